@@ -1,0 +1,157 @@
+//! Every cap of the relay, each with its reason. No other file defines one.
+
+use std::time::Duration;
+
+/// Workers of one process. A worker's number travels in a byte of every reservation token.
+pub const WORKERS_MAX: usize = 128;
+
+/// Listener addresses: each is a socket per worker.
+pub const LISTENERS_MAX: usize = 64;
+
+/// Relay addresses: each has a 64 Ki-bit map of live ports.
+pub const RELAY_ADDRESSES_MAX: usize = 16;
+
+/// Tenants of one configuration: ids are 16 bits, and 200 become labels of their own.
+pub const TENANTS_MAX: usize = 4096;
+
+/// Tenants that are metric labels of their own, the rest is `other`: a scrape stays bounded.
+pub const TENANT_LABELS_MAX: usize = 200;
+
+/// Static users of one tenant: USERHASH is looked up in a table made at load.
+pub const STATIC_USERS_MAX: usize = 10_000;
+
+/// Room in front of a payload that a driver guarantees: the header of a Data indication to an
+/// IPv6 peer is 20 + 24 + 4 bytes.
+pub const HEADROOM_MIN: usize = 48;
+
+/// Room behind a payload that a driver guarantees: padding of a DATA attribute (3), later an SRTP
+/// authentication tag (16).
+pub const TAILROOM_MIN: usize = 16;
+
+/// Bytes of one receive slot, headroom included: an Ethernet frame's 1500 and what the ring writes in
+/// front of it.
+pub const SLOT_BYTES: usize = 2048;
+
+/// Longest STUN message that is read: 1472 is what fits an Ethernet frame over IPv4; signalling never fragments.
+pub const STUN_BYTES_MAX: usize = 1500;
+
+/// Longest answer that the server writes: Allocate with two relayed addresses, a reservation and SHA-256
+/// integrity is 188 bytes; the longest 4xx carries realm, nonce and algorithms.
+pub const REPLY_BYTES_MAX: usize = 256;
+
+/// Attributes of one message: the longest sensible request has 16, and a parser's work per byte stays bounded.
+pub const ATTRIBUTES_MAX: usize = 64;
+
+/// Unknown comprehension-required attributes named in a 420.
+pub const UNKNOWN_ATTRIBUTES_MAX: usize = 8;
+
+/// Peers of one CreatePermission: one packet has room for about 100, a browser sends one.
+pub const PEERS_PER_REQUEST_MAX: usize = 16;
+
+/// Bytes of a realm: keeps a 401 within 200 bytes (reflection is bounded by it).
+pub const REALM_BYTES_MAX: usize = 60;
+
+/// Bytes of a user name (RFC 8489, 14.3: fewer than 509; `expiry:tenant/user` needs far fewer).
+pub const USERNAME_BYTES_MAX: usize = 256;
+
+/// Bytes of a nonce that is accepted (ours are 53).
+pub const NONCE_BYTES_MAX: usize = 128;
+
+/// Bytes of an unauthenticated Binding answer: header, XOR-MAPPED-ADDRESS of IPv6, FINGERPRINT.
+pub const BINDING_ANSWER_BYTES_MAX: usize = 52;
+
+/// Bytes of a 401 or 438 to somebody unknown.
+pub const UNAUTHENTICATED_ANSWER_BYTES_MAX: usize = 200;
+
+/// Bits of an IPv4 source that share one allowance of unauthenticated answers: a hosting customer.
+pub const SOURCE_PREFIX_V4_BITS: u32 = 24;
+
+/// The same for IPv6: a site's usual delegation.
+pub const SOURCE_PREFIX_V6_BITS: u32 = 56;
+
+/// Allowances kept per worker for unauthenticated sources; a table of fixed size, shared on collision.
+pub const SOURCE_BUCKETS: usize = 16_384;
+
+/// Unauthenticated answers per second, worker and source prefix: an office's worth of clients; 200-byte
+/// answers make 160 kbit/s of reflection at most.
+pub const UNAUTHENTICATED_PER_SECOND_DEFAULT: u32 = 100;
+
+/// Unauthenticated answers in one burst per worker and source prefix: a call centre's shift that starts.
+pub const UNAUTHENTICATED_BURST_DEFAULT: u32 = 1000;
+
+/// Permissions of one allocation unless the configuration says otherwise: a mesh call of 100 with two addresses each fits.
+pub const PERMISSIONS_PER_ALLOCATION_DEFAULT: u32 = 256;
+
+/// Channels of one allocation unless the configuration says otherwise.
+pub const CHANNELS_PER_ALLOCATION_DEFAULT: u32 = 256;
+
+/// Peers of one allocation at the very most, whatever is configured: a linear look-up stays within a few cache lines' worth of hash.
+pub const PEERS_PER_ALLOCATION_MAX: u32 = 4096;
+
+/// Allocations of one user unless the configuration says otherwise: two devices, two families, a few
+/// that linger after a reconnect.
+pub const ALLOCATIONS_PER_USER_DEFAULT: u32 = 64;
+
+/// Allocations in all unless the configuration says otherwise.
+pub const ALLOCATIONS_DEFAULT: u32 = 10_000;
+
+/// Open questions of one five-tuple: one per request in flight; a client that has more is not waiting for answers.
+pub const QUESTIONS_PER_CLIENT_MAX: u8 = 4;
+
+/// Open questions of one worker: bounds the memory that an unresponsive policy can hold.
+pub const QUESTIONS_PER_WORKER_MAX: usize = 4096;
+
+/// How long a verdict may take; below the client's first retransmission at 500 ms (RFC 8489, 6.2.1).
+pub const VERDICT_DEADLINE: Duration = Duration::from_millis(400);
+
+/// Answers remembered per worker for retransmitted requests.
+pub const REMEMBERED_ANSWERS_MAX: usize = 8192;
+
+/// How long an answer is remembered (RFC 8489, 6.3.1: 40 s).
+pub const REMEMBERED_ANSWER_LIFETIME: Duration = Duration::from_secs(40);
+
+/// Lifetime of a permission (RFC 8656, 9: fixed).
+pub const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Lifetime of a channel binding (RFC 8656, 12: fixed).
+pub const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+
+/// How long a channel number and its peer stay reserved for each other after the binding ended
+/// (RFC 8656, 12: five minutes).
+pub const CHANNEL_REBIND_DELAY: Duration = Duration::from_secs(300);
+
+/// Lifetime of an allocation unless asked or configured otherwise (RFC 8656, 7.2).
+pub const ALLOCATION_LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
+
+/// Longest lifetime of an allocation (RFC 8656, 7.2 recommends an hour).
+pub const ALLOCATION_LIFETIME_MAX: Duration = Duration::from_secs(3600);
+
+/// Longest life of a nonce (RFC 8489, 9.2: short; RFC 8656, 5: an hour at least is recommended).
+pub const NONCE_LIFETIME_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a reserved port waits for its client (RFC 8656, 7.2: 30 s at least).
+pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Reservations that wait, per worker.
+pub const RESERVATIONS_MAX: usize = 1024;
+
+/// Ports tried before an allocation is refused with 508: another process may hold some of the range.
+pub const PORT_ATTEMPTS_MAX: u32 = 16;
+
+/// Messages that wait for one worker: reservations handed over and orders.
+pub const WORKER_QUEUE_MAX: usize = 1024;
+
+/// Smallest time between two publications of a worker's counters: fresh for any scrape, far from every packet.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A second factor on the grain of the worker's timers; a packet is judged by its own deadline to the nanosecond.
+pub const TIMER_GRAIN: Duration = Duration::from_millis(50);
+
+/// Length of a configuration file: a typo in a path must not read a disk.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Length of a secret's file.
+pub const SECRET_BYTES_MAX: u64 = 4096;
+
+/// HTTP connections of the metrics listener.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;

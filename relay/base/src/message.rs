@@ -1,0 +1,66 @@
+//! What planes and workers say to each other, over bounded queues and nothing else.
+
+use crate::id::{AllocationId, WorkerId};
+
+/// A token of RFC 8656, 18.6: 8 bytes, of which the first is the number of the worker that holds
+/// the reserved port, since the client's second five-tuple may belong to another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ReservationToken(pub [u8; 8]);
+
+impl ReservationToken {
+    /// The worker that holds the port.
+    pub const fn owner(self) -> WorkerId {
+        WorkerId(self.0[0])
+    }
+}
+
+/// From one worker to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum WorkerMessage {
+    /// Give me the port that this token reserves.
+    TakeReservation {
+        /// The token.
+        token: ReservationToken,
+        /// Echoed in the answer.
+        request: u64,
+    },
+    /// The port is yours, unbound, until you return it; or there is none.
+    ReservationTaken {
+        /// Of the question.
+        request: u64,
+        /// The relay address and the port.
+        port: Option<LentPort>,
+    },
+    /// A lent port comes back.
+    ReturnPort(LentPort),
+}
+
+/// A port of one worker's share of the range, in the hands of another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LentPort {
+    /// Index of the relay address in the configuration.
+    pub relay_address: u8,
+    /// The port.
+    pub port: u16,
+}
+
+/// From the control plane to a worker: changes the state of flows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Order {
+    /// End an allocation now; its next packet is dropped.
+    End(AllocationId),
+    /// Stop: free every allocation, close every socket, leave the loop.
+    Stop,
+}
+
+/// All that can be put into a worker's queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Envelope {
+    /// From a worker.
+    Worker(WorkerId, WorkerMessage),
+    /// From the control plane.
+    Order(Order),
+}
