@@ -1,1 +1,47 @@
+//! The only crate that names a crypto provider: hashes, message authentication, the keys of STUN's
+//! long-term credentials.
+//!
+//! SHA-1 and SHA-256 take the processor's own instructions where it has them, found at run time.
 #![forbid(unsafe_code)]
+
+mod credentials;
+mod hmac_key;
+
+pub use credentials::{long_term_key_md5, long_term_key_sha256, rest_password, userhash};
+pub use hmac_key::{HmacKey, HmacSha256Key};
+
+use base64::Engine as _;
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// MD5 of the parts, one after the other. Only for STUN's long-term key (RFC 8489, 9.2.2).
+pub fn md5(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Md5::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+/// SHA-256 of the parts, one after the other.
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+/// Whether both are the same, in a time that depends on their lengths alone.
+pub fn equal(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// Base64 with padding (RFC 4648, 4).
+pub fn base64_encode(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Lower-case hexadecimal.
+pub fn hex_encode(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

@@ -1,0 +1,98 @@
+//! What must hold for any bytes at all. The fuzz targets call these, and a test replays the corpora.
+
+use crate::channel_data;
+use crate::stun::{self, Builder, Message, attribute};
+
+/// Reads `bytes` as STUN and checks what a reader of the message relies on: ranges lie inside,
+/// counts agree, and what is written again from the view reads the same.
+///
+/// # Panics
+/// When an invariant of this crate is broken.
+pub fn stun(bytes: &[u8]) {
+    let Ok(message) = Message::parse(bytes) else {
+        return;
+    };
+    assert_eq!(stun::classify(bytes[0]), stun::Kind::Stun);
+    let attributes = &message.attributes;
+    if let Some(range) = &attributes.data {
+        assert!(range.start >= stun::HEADER_LEN + 4 && range.end <= bytes.len());
+    }
+    for integrity in [attributes.message_integrity, attributes.message_integrity_sha256].into_iter().flatten() {
+        let (header, rest) = message.integrity_input(&integrity);
+        let covered = usize::from(u16::from_be_bytes([header[2], header[3]])) + stun::HEADER_LEN;
+        assert!(covered <= bytes.len() && 4 + rest.len() + 4 + integrity.tag.len() == covered);
+    }
+    assert_eq!(message.peers().count(), attributes.peer_count);
+    assert!(attributes.unknown_types().iter().all(|kind| attribute::comprehension_required(*kind)));
+    rebuild(&message);
+}
+
+/// Reads `bytes` as ChannelData.
+///
+/// # Panics
+/// When an invariant of this crate is broken.
+pub fn channel_data(bytes: &[u8]) {
+    let Ok((number, len)) = channel_data::parse(bytes) else {
+        return;
+    };
+    assert_eq!(stun::classify(bytes[0]), stun::Kind::ChannelData);
+    assert!(channel_data::HEADER_LEN + len <= bytes.len());
+    let mut header = [0; channel_data::HEADER_LEN];
+    channel_data::write_header(&mut header, number, len as u16);
+    assert_eq!(header, bytes[..channel_data::HEADER_LEN]);
+}
+
+/// Writes what the view shows, and reads it again.
+fn rebuild(message: &Message<'_>) {
+    let mut buffer = vec![0; message.bytes().len() + 64];
+    let len = write(message, &mut buffer).expect("a message fits where it came from");
+    let again = Message::parse(&buffer[..len]).expect("what is written reads");
+    let (a, b) = (&message.attributes, &again.attributes);
+    assert_eq!((message.class, message.method, message.transaction), (again.class, again.method, again.transaction));
+    assert_eq!((a.username, a.userhash, a.realm, a.nonce), (b.username, b.userhash, b.realm, b.nonce));
+    assert_eq!(
+        (a.lifetime, a.channel_number, a.reservation_token),
+        (b.lifetime, b.channel_number, b.reservation_token)
+    );
+    assert_eq!((a.error_code, a.xor_mapped), (b.error_code, b.xor_mapped));
+    assert_eq!(message.data(), again.data());
+    assert!(message.peers().eq(again.peers()));
+    assert!(message.relayed().eq(again.relayed()));
+    assert!(b.fingerprint && b.malformed.is_none());
+}
+
+fn write(message: &Message<'_>, buffer: &mut [u8]) -> Result<usize, stun::Overflow> {
+    let attributes = &message.attributes;
+    let mut builder = Builder::new(buffer, message.class, message.method, message.transaction);
+    for (kind, value) in [
+        (attribute::USERNAME, attributes.username),
+        (attribute::USERHASH, attributes.userhash.map(|hash| hash.as_slice())),
+        (attribute::REALM, attributes.realm),
+        (attribute::NONCE, attributes.nonce),
+        (attribute::RESERVATION_TOKEN, attributes.reservation_token.as_ref().map(|token| token.as_slice())),
+        (attribute::DATA, message.data()),
+    ] {
+        if let Some(value) = value {
+            builder.bytes(kind, value);
+        }
+    }
+    if let Some(lifetime) = attributes.lifetime {
+        builder.u32(attribute::LIFETIME, lifetime);
+    }
+    if let Some(number) = attributes.channel_number {
+        builder.channel(number);
+    }
+    if let Some((code, reason)) = attributes.error_code {
+        builder.error(code, reason);
+    }
+    if let Some(address) = attributes.xor_mapped {
+        builder.xor_address(attribute::XOR_MAPPED_ADDRESS, address);
+    }
+    for address in message.relayed() {
+        builder.xor_address(attribute::XOR_RELAYED_ADDRESS, address);
+    }
+    for address in message.peers() {
+        builder.xor_address(attribute::XOR_PEER_ADDRESS, address);
+    }
+    builder.fingerprint().finish()
+}
