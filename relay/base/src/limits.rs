@@ -150,8 +150,36 @@ pub const TIMER_GRAIN: Duration = Duration::from_millis(50);
 /// Length of a configuration file: a typo in a path must not read a disk.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Mistakes of a configuration file shown at once: two screens.
+pub const CONFIG_PROBLEMS_MAX: usize = 50;
+
 /// Length of a secret's file.
 pub const SECRET_BYTES_MAX: u64 = 4096;
+
+/// Live shared secrets of one tenant: the one in use and, during a rotation, the one before it.
+pub const SECRETS_PER_TENANT_MAX: usize = 2;
+
+/// Bytes of a tenant's name: a label of metrics and a part of a user name.
+pub const TENANT_NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of the SOFTWARE attribute: keeps a 401 within 200 bytes beside realm and nonce.
+pub const SOFTWARE_BYTES_MAX: usize = 32;
+
+/// Ranges and classes of peers in one list: each packet's look-up after a cache miss walks them.
+pub const PEER_RANGES_MAX: usize = 256;
+
+/// Allocations that can be configured: the kernel's limit on a ring's table of files (1 << 20).
+pub const ALLOCATIONS_MAX: u32 = 1 << 20;
+
+/// Highest rate that can be configured, bits or packets per second: a terabit is beyond any machine,
+/// and leaves room in 128 bits for a product with nanoseconds.
+pub const RATE_MAX: u64 = 1_000_000_000_000;
+
+/// Bytes of a socket buffer that can be configured: the kernel doubles the value in an i32.
+pub const SOCKET_BUFFER_BYTES_MAX: u32 = (1 << 30) - 1;
+
+/// Slots of one worker that can be configured: a provided-buffer ring has at most 32768 entries.
+pub const SLOTS_MAX: u32 = 32_768;
 
 /// HTTP connections of the metrics listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
