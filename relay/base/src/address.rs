@@ -95,7 +95,7 @@ impl AddressClass {
 pub const fn wrapped(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = ip.to_bits();
     let low = Ipv4Addr::from_bits(bits as u32);
-    let high_96 = (bits >> 32) as u128;
+    let high_96 = bits >> 32;
     match high_96 {
         // ::ffff:0:0/96 mapped, ::ffff:0:0:0/96 translated (RFC 2765), 64:ff9b::/96 NAT64.
         0xffff | 0xffff_0000 | 0x0064_ff9b_0000_0000_0000_0000 => return Some(low),

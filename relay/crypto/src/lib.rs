@@ -41,7 +41,16 @@ pub fn base64_encode(bytes: &[u8]) -> String {
 
 /// Lower-case hexadecimal.
 pub fn hex_encode(bytes: &[u8]) -> String {
+    let mut digits = vec![0; bytes.len() * 2];
+    hex(bytes, &mut digits);
+    digits.into_iter().map(char::from).collect()
+}
+
+/// Lower-case hexadecimal into `digits`, as far as it reaches.
+pub fn hex(bytes: &[u8], digits: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
 }
