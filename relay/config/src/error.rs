@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use sluice_base::limits;
-
 use crate::source::ReadError;
 
 /// Every mistake of one configuration. Its text has a line for each.
@@ -11,8 +9,10 @@ use crate::source::ReadError;
 pub struct ConfigError {
     /// The file's name as it was given.
     pub file: String,
-    /// At least one, in the order of the file.
+    /// At least one and at most [`CONFIG_PROBLEMS_MAX`](sluice_base::limits::CONFIG_PROBLEMS_MAX), in the order of the file.
     pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub more: usize,
 }
 
 /// One mistake.
@@ -29,13 +29,13 @@ pub struct Problem {
 impl ConfigError {
     pub(crate) fn unreadable(file: &str, error: &ReadError) -> Self {
         let problem = Problem { place: None, key: String::new(), message: error.to_string() };
-        ConfigError { file: file.to_owned(), problems: vec![problem] }
+        ConfigError { file: file.to_owned(), problems: vec![problem], more: 0 }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.problems.iter().take(limits::CONFIG_PROBLEMS_MAX).enumerate() {
+        for (i, problem) in self.problems.iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
             }
@@ -48,9 +48,8 @@ impl fmt::Display for ConfigError {
             }
             write!(f, ": {}", problem.message)?;
         }
-        let hidden = self.problems.len().saturating_sub(limits::CONFIG_PROBLEMS_MAX);
-        if hidden > 0 {
-            write!(f, "\n{}: and {hidden} more", self.file)?;
+        if self.more > 0 {
+            write!(f, "\n{}: and {} more", self.file, self.more)?;
         }
         Ok(())
     }

@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(test)]
+mod example;
+pub mod harness;
 mod parse;
 mod source;
 mod walk;
@@ -58,7 +61,7 @@ impl Config {
         let name = path.display().to_string();
         let (text, mode) = source::config_file(path).map_err(|e| ConfigError::unreadable(&name, &e))?;
         let mut config = Self::parse(&text, &name, io_features, &System)?;
-        if source::others_may_read(mode) && config.has_inline_secrets(&text) {
+        if source::others_may_read(mode) && parse::has_inline_secrets(&text) {
             config.warnings.push(format!(
                 "{name} holds a secret or a password, and every user of this machine may read it: \
                  chmod o-rwx it, or move them to files"
@@ -72,17 +75,14 @@ impl Config {
     /// # Errors
     /// Every mistake found, with its place.
     pub fn parse(text: &str, file: &str, io_features: &[&str], sources: &dyn Sources) -> Result<Self, ConfigError> {
-        parse::config(text, file, io_features, sources).1
+        let (config, problems, more) = parse::config(text, file, io_features, sources);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { file: file.to_owned(), problems, more }) }
     }
 
     /// The place of the tenant of that name.
     pub fn tenant(&self, name: &str) -> Option<TenantId> {
         let index = self.tenants.iter().position(|t| t.name == name)?;
         u16::try_from(index).ok().map(TenantId)
-    }
-
-    fn has_inline_secrets(&self, text: &str) -> bool {
-        parse::has_inline_secrets(text)
     }
 }
 
@@ -187,7 +187,7 @@ pub struct Range {
     pub prefix_bits: u8,
 }
 
-/// Quotas by scope. `limits` of a tenant are never above those of the relay.
+/// `[limits]`: quotas by scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Of all together. Its `allocations` is always set.
@@ -229,8 +229,6 @@ pub struct TenantLimits {
     pub tenant: Quota,
     /// Of each of its users.
     pub user: Quota,
-    /// Of each of their allocations; its `permissions` and `channels` are always set.
-    pub allocation: Quota,
 }
 
 /// What one account may hold and use. `None`: no limit of its own, those of other scopes hold.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{ConfigError, Problem, place, shown};
+use crate::error::{Problem, place, shown};
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
 use crate::{
@@ -74,16 +74,12 @@ const TENANT_LIMITS: &[&str] = &[
     "allocations_per_user",
     "permissions",
     "permissions_per_user",
-    "permissions_per_allocation",
     "channels",
     "channels_per_user",
-    "channels_per_allocation",
     "bits_per_second_total",
     "bits_per_second_user",
-    "bits_per_second_allocation",
     "packets_per_second_total",
     "packets_per_second_user",
-    "packets_per_second_allocation",
 ];
 
 /// The tenant of a listener that names none.
@@ -99,32 +95,27 @@ pub(crate) fn not_built(section: &str, key: &str) -> Option<&'static str> {
     }
 }
 
-/// Parses a configuration; what stands in the first place when the second is an error is only what could be read.
+/// Parses a configuration: what could be read, the mistakes, and how many more mistakes there are.
 pub(crate) fn config(
     text: &str,
     file: &str,
     io_features: &[&str],
     sources: &dyn Sources,
-) -> (Config, Result<Config, ConfigError>) {
+) -> (Config, Vec<Problem>, usize) {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // Behind a syntax error, keys stand where nobody wrote them: nothing else is worth saying.
-        let problems = errors.iter().map(|e| syntax_problem(text, e)).collect();
-        return (Config::default(), Err(ConfigError { file: file.to_owned(), problems }));
+        let shown = errors.iter().take(limits::CONFIG_PROBLEMS_MAX);
+        let problems: Vec<_> = shown.map(|e| syntax_problem(text, e)).collect();
+        let more = errors.len() - problems.len();
+        return (Config::default(), problems, more);
     }
-    let mut reader = Reader {
-        walk: Walk::new(text),
-        folder: Path::new(file).parent().unwrap_or(Path::new("")).to_owned(),
-        io_features,
-        sources,
-    };
+    let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+    let mut reader = Reader { walk: Walk::new(text), folder, io_features, sources };
     let root = reader.walk.root(&document, ROOT);
     let config = reader.config(&root);
-    let problems = reader.walk.into_problems();
-    if problems.is_empty() {
-        return (config.clone(), Ok(config));
-    }
-    (config, Err(ConfigError { file: file.to_owned(), problems }))
+    let (problems, more) = reader.walk.into_problems();
+    (config, problems, more)
 }
 
 /// Whether a secret or a password stands in the text itself.
@@ -186,7 +177,8 @@ impl<'t> Reader<'t, '_> {
             );
         }
         let mut seen = Vec::new();
-        sections.iter().filter_map(|section| self.listener(section, tenants, &mut seen)).collect()
+        let sections = sections.iter().take(limits::LISTENERS_MAX);
+        sections.filter_map(|section| self.listener(section, tenants, &mut seen)).collect()
     }
 
     fn listener(&mut self, section: &Section<'t>, tenants: &[Tenant], seen: &mut Vec<SocketAddr>) -> Option<Listen> {
@@ -231,7 +223,12 @@ impl<'t> Reader<'t, '_> {
     fn listener_tenant(&mut self, section: &Section<'t>, tenants: &[Tenant]) -> Option<TenantId> {
         let named: Vec<(&str, TenantId)> =
             tenants.iter().enumerate().map(|(i, t)| (t.name.as_str(), TenantId(i as u16))).collect();
-        if let Some(item) = self.walk.string(section, "tenant") {
+        let item = self.walk.string(section, "tenant");
+        // What a tenant without a readable name was meant to be called, nobody knows.
+        if named.iter().any(|(name, _)| name.is_empty()) {
+            return None;
+        }
+        if let Some(item) = item {
             return self.walk.choice(&item, &named);
         }
         if let Some((_, id)) = named.iter().find(|(name, _)| *name == DEFAULT_TENANT) {
@@ -250,7 +247,8 @@ impl<'t> Reader<'t, '_> {
         let sections = self.walk.children(root, "relay", RELAY);
         self.at_most(&sections, limits::RELAY_ADDRESSES_MAX);
         let mut seen = HashSet::new();
-        sections.iter().filter_map(|section| self.relay(section, &mut seen)).collect()
+        let sections = sections.iter().take(limits::RELAY_ADDRESSES_MAX);
+        sections.filter_map(|section| self.relay(section, &mut seen)).collect()
     }
 
     fn relay(&mut self, section: &Section<'t>, seen: &mut HashSet<IpAddr>) -> Option<Relay> {
@@ -540,7 +538,6 @@ impl<'t> Reader<'t, '_> {
         TenantLimits {
             tenant: self.lowered(section, &TOTAL, &limits.tenant.lower(&limits.total)),
             user: self.lowered(section, &PER_USER, &limits.user),
-            allocation: self.lowered(section, &PER_ALLOCATION, &limits.allocation),
         }
     }
 

@@ -2,16 +2,19 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use sluice_base::limits;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Problem, listed, nearest, place, shown};
 use crate::parse::{SECTIONS, not_built};
 
-/// Collects the mistakes of one text.
+/// Collects the mistakes of one text: the first [`CONFIG_PROBLEMS_MAX`](limits::CONFIG_PROBLEMS_MAX) that
+/// it meets, and how many there are beyond them.
 pub(crate) struct Walk<'t> {
     text: &'t str,
     problems: Vec<(usize, Problem)>,
+    more: usize,
 }
 
 /// A table with its place.
@@ -44,17 +47,20 @@ impl<T> Item<T> {
 
 impl<'t> Walk<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
-        Walk { text, problems: Vec::new() }
+        Walk { text, problems: Vec::new(), more: 0 }
     }
 
-    /// What was collected, in the order of the text.
-    pub(crate) fn into_problems(mut self) -> Vec<Problem> {
+    /// What was collected, in the order of the text, and how many more there are.
+    pub(crate) fn into_problems(mut self) -> (Vec<Problem>, usize) {
         self.problems.sort_by_key(|(offset, _)| *offset);
-        self.problems.into_iter().map(|(_, problem)| problem).collect()
+        (self.problems.into_iter().map(|(_, problem)| problem).collect(), self.more)
     }
 
     /// Reports a mistake at a place.
     pub(crate) fn problem(&mut self, span: &Range<usize>, key: &str, message: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         let place = Some(place(self.text, span.start));
         self.problems.push((span.start, Problem { place, key: key.to_owned(), message: message.into() }));
     }
@@ -66,8 +72,18 @@ impl<'t> Walk<'t> {
 
     /// Reports what the file lacks as a whole.
     pub(crate) fn missing(&mut self, key: &str, message: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         let problem = Problem { place: None, key: key.to_owned(), message: message.into() };
         self.problems.push((usize::MAX, problem));
+    }
+
+    /// Whether another mistake is only counted; counts it.
+    fn is_full(&mut self) -> bool {
+        let full = self.problems.len() >= limits::CONFIG_PROBLEMS_MAX;
+        self.more += usize::from(full);
+        full
     }
 
     /// The whole file as a section.
@@ -202,13 +218,18 @@ impl<'t> Walk<'t> {
     fn known_keys(&mut self, section: &Section<'t>, keys: &[&str]) {
         for (key, _) in section.table.iter() {
             let name = key.get_ref().as_ref();
-            if !keys.contains(&name) {
-                let message = match not_built(&section.path, name) {
-                    Some(message) => message.to_owned(),
-                    None => unknown("key", name, keys) + &elsewhere(name),
-                };
-                self.problem(&key.span(), &section.path_of(&cut(name)), message);
+            if keys.contains(&name) {
+                continue;
             }
+            // The search for what was meant is not worth it for a mistake that nobody sees.
+            let message = match not_built(&section.path, name) {
+                Some(message) => message.to_owned(),
+                None if self.problems.len() < limits::CONFIG_PROBLEMS_MAX => {
+                    unknown("key", name, keys) + &elsewhere(name)
+                }
+                None => String::new(),
+            };
+            self.problem(&key.span(), &section.path_of(&cut(name)), message);
         }
     }
 }
