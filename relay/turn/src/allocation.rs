@@ -1,0 +1,93 @@
+//! An allocation and what belongs to it (RFC 8656, 2.2 and 7).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SocketId, TransportAddress, WorkerId};
+
+use crate::auth::Identity;
+use crate::quota::Claim;
+
+/// The client's side of the five-tuple (RFC 8656, 3.1); the transport is UDP.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Client {
+    pub(crate) listener: ListenerId,
+    pub(crate) address: TransportAddress,
+}
+
+/// An allocation.
+pub(crate) struct Allocation {
+    pub(crate) id: AllocationId,
+    pub(crate) client: Client,
+    pub(crate) client_socket: SocketId,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) claim: Claim,
+    /// The relayed transport addresses: IPv4, IPv6.
+    pub(crate) relays: [Option<Relay>; 2],
+    /// Until when its lifetime lasts.
+    pub(crate) until: Mono,
+    pub(crate) grant: Granted,
+    /// Peers with a permission.
+    pub(crate) permitted: Vec<Pii<IpAddr>>,
+    /// Places of its channels in the table of routes.
+    pub(crate) routes: Vec<u32>,
+}
+
+/// One relayed transport address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Relay {
+    pub(crate) socket: SocketId,
+    /// Index of the relay address in the configuration.
+    pub(crate) address: u8,
+    pub(crate) port: u16,
+    /// The address that clients and peers are told.
+    pub(crate) announced: IpAddr,
+    /// Whose share the port belongs to, if it came with another worker's reservation.
+    pub(crate) lent_by: Option<WorkerId>,
+}
+
+/// How long a policy's yes holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Granted {
+    pub(crate) until: Mono,
+    /// When to ask again.
+    pub(crate) review_at: Mono,
+    /// A review is under way.
+    pub(crate) reviewing: bool,
+}
+
+/// A permission (RFC 8656, 9).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Permission {
+    pub(crate) until: Mono,
+    pub(crate) grant: Granted,
+    /// The index of the relay address where the peer is one of our own.
+    pub(crate) own: Option<u8>,
+}
+
+impl Allocation {
+    /// Until when anything may pass.
+    pub(crate) fn live_until(&self) -> Mono {
+        self.until.min(self.grant.until)
+    }
+
+    /// The relayed address of a family.
+    pub(crate) fn relay(&self, family: Family) -> Option<&Relay> {
+        self.relays[family_index(family)].as_ref()
+    }
+}
+
+impl Permission {
+    /// Until when a packet may pass.
+    pub(crate) fn live_until(&self) -> Mono {
+        self.until.min(self.grant.until)
+    }
+}
+
+/// Place of a family in `relays`.
+pub(crate) const fn family_index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}

@@ -1,0 +1,222 @@
+//! The packet path. Nothing here allocates, locks, logs or copies a payload.
+
+use rand_core::RngCore;
+use sluice_base::io::{SendOptions, Slot};
+use sluice_base::stats::{Counter, Direction, DropReason, Leg, Single};
+use sluice_base::{Now, Pii, SocketId, TransportAddress};
+use sluice_wire::channel_data;
+use sluice_wire::stun::{TransactionId, data_indication_header, data_indication_header_len};
+
+use crate::allocation::Client;
+use crate::server::{Disposition, Role, Server};
+
+impl<R: RngCore> Server<R> {
+    /// ChannelData of a client (RFC 8656, 12.6).
+    #[inline]
+    pub(crate) fn from_channel<S: Slot>(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        client: Client,
+        slot: &mut S,
+    ) -> Disposition {
+        let Ok((number, len)) = channel_data::parse(slot.payload()) else {
+            return self.dropped(DropReason::BadChannelData);
+        };
+        let Some(at) = self.routes.by_channel(socket, client.address, number) else {
+            let known = self.clients.contains_key(&client);
+            return self.dropped(if known { DropReason::UnboundChannel } else { DropReason::NoAllocation });
+        };
+        let route = *self.routes.record(at);
+        if now.mono >= route.live_until {
+            return self.dropped(DropReason::Expired);
+        }
+        if route.limited && !self.charge(now, route.allocation.0 as u32, len) {
+            return self.dropped(DropReason::RateLimited);
+        }
+        slot.set_len(channel_data::HEADER_LEN + len);
+        slot.trim_front(channel_data::HEADER_LEN);
+        if let Some(own) = route.own {
+            return self.to_own(now, route.allocation.0 as u32, own, route.peer, SendOptions::default(), slot);
+        }
+        self.to_peer(route.relay_socket, route.peer, SendOptions::default(), len)
+    }
+
+    /// A Send indication, of which the slot holds only the data (RFC 8656, 11.2).
+    pub(crate) fn from_send_indication<S: Slot>(
+        &mut self,
+        now: Now,
+        client: Client,
+        peer: TransportAddress,
+        options: SendOptions,
+        slot: &mut S,
+    ) -> Disposition {
+        let Some(allocation) = self.allocation_of(now.mono, client) else {
+            return self.dropped(DropReason::NoAllocation);
+        };
+        let Some(relay) = self.at(allocation).relay(peer.family()) else {
+            return self.dropped(DropReason::PeerFamily);
+        };
+        let relay_socket = relay.socket;
+        let own = match self.permissions.get(&(allocation, peer.ip())) {
+            Some(permission) if now.mono < permission.live_until() => permission.own,
+            _ => return self.dropped(DropReason::NoPermission),
+        };
+        if !self.charge(now, allocation, slot.payload().len()) {
+            return self.dropped(DropReason::RateLimited);
+        }
+        match own {
+            Some(own) => self.to_own(now, allocation, own, peer, options, slot),
+            None => self.to_peer(relay_socket, peer, options, slot.payload().len()),
+        }
+    }
+
+    /// A packet for one of our own relayed addresses: inside this worker where it is this worker's.
+    fn to_own<S: Slot>(
+        &mut self,
+        now: Now,
+        allocation: u32,
+        own: u8,
+        peer: TransportAddress,
+        options: SendOptions,
+        slot: &mut S,
+    ) -> Disposition {
+        if !self.guard.is_live(own, peer) || self.is_itself(allocation, own, peer) {
+            return self.dropped(DropReason::PeerForbidden);
+        }
+        let Some(relay) = self.at(allocation).relay(peer.family()).copied() else {
+            return self.dropped(DropReason::PeerFamily);
+        };
+        let len = slot.payload().len();
+        let Some(target) = self.relays.get(&(own, peer.port())).copied() else {
+            return self.to_peer(relay.socket, self.guard.reachable(peer), options, len);
+        };
+        let Some(Role::Relay { allocation: target_allocation, .. }) = self.roles.get(target.index as usize) else {
+            return self.dropped(DropReason::PeerForbidden);
+        };
+        let target_allocation = *target_allocation;
+        let from = Pii::new((relay.announced, relay.port).into());
+        self.count_relayed(Leg::Client, Direction::Receive, len);
+        self.count_relayed(Leg::Peer, Direction::Transmit, len);
+        self.counters.add(Counter::single(Single::HairpinPackets), 1);
+        self.to_client(now, target, from, target_allocation, slot)
+    }
+
+    /// A packet that came to a relayed address through the kernel (RFC 8656, 11.3 and 12.7).
+    #[inline]
+    pub(crate) fn from_peer<S: Slot>(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        from: TransportAddress,
+        allocation: u32,
+        slot: &mut S,
+    ) -> Disposition {
+        let from = self.guard.announced(from);
+        self.to_client(now, socket, from, allocation, slot)
+    }
+
+    #[inline]
+    fn to_client<S: Slot>(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        from: TransportAddress,
+        allocation: u32,
+        slot: &mut S,
+    ) -> Disposition {
+        let len = slot.payload().len();
+        let Some(at) = self.routes.by_peer(socket, from) else {
+            return self.data_indication(now, from, allocation, slot);
+        };
+        let route = *self.routes.record(at);
+        if now.mono >= route.live_until {
+            return self.data_indication(now, from, allocation, slot);
+        }
+        if route.own.is_some_and(|own| !self.guard.is_live(own, from)) {
+            return self.dropped(DropReason::PeerForbidden);
+        }
+        if route.limited && !self.charge(now, allocation, len) {
+            return self.dropped(DropReason::RateLimited);
+        }
+        let Ok(length) = u16::try_from(len) else {
+            return self.dropped(DropReason::TooLong);
+        };
+        if slot.headroom() < channel_data::HEADER_LEN {
+            return self.dropped(DropReason::TooLong);
+        }
+        slot.grow_front(channel_data::HEADER_LEN);
+        if let Some(header) = slot.payload_mut().first_chunk_mut() {
+            channel_data::write_header(header, route.number, length);
+        }
+        self.count_relayed(Leg::Peer, Direction::Receive, len);
+        self.count_relayed(Leg::Client, Direction::Transmit, len);
+        Disposition::Relay { socket: route.client_socket, to: route.client, options: SendOptions::default() }
+    }
+
+    /// Wraps a packet of a peer without a live channel (RFC 8656, 11.3).
+    fn data_indication<S: Slot>(
+        &mut self,
+        now: Now,
+        from: TransportAddress,
+        allocation: u32,
+        slot: &mut S,
+    ) -> Disposition {
+        let Some(of) = self.allocations[allocation as usize].as_deref() else {
+            return self.dropped(DropReason::NoAllocation);
+        };
+        let (client, client_socket, live_until) = (of.client.address, of.client_socket, of.live_until());
+        if now.mono >= live_until {
+            return self.dropped(DropReason::Expired);
+        }
+        match self.permissions.get(&(allocation, from.ip())) {
+            Some(permission) if now.mono < permission.live_until() => {
+                if permission.own.is_some_and(|own| !self.guard.is_live(own, from)) {
+                    return self.dropped(DropReason::PeerForbidden);
+                }
+            }
+            _ => return self.dropped(DropReason::NoPermission),
+        }
+        let len = slot.payload().len();
+        if !self.charge(now, allocation, len) {
+            return self.dropped(DropReason::RateLimited);
+        }
+        let mut transaction = [0; 12];
+        self.rng.fill_bytes(&mut transaction);
+        let header = data_indication_header_len(from.family());
+        let padding = sluice_wire::padding(len);
+        if slot.headroom() < header || slot.tailroom() < padding {
+            return self.dropped(DropReason::TooLong);
+        }
+        slot.set_len(len + padding);
+        slot.payload_mut()[len..].fill(0);
+        slot.grow_front(header);
+        if data_indication_header(slot.payload_mut(), *from.expose(), len, TransactionId(transaction)).is_err() {
+            return self.dropped(DropReason::TooLong);
+        }
+        self.count_relayed(Leg::Peer, Direction::Receive, len);
+        self.count_relayed(Leg::Client, Direction::Transmit, len);
+        Disposition::Relay { socket: client_socket, to: client, options: SendOptions::default() }
+    }
+
+    #[inline]
+    fn to_peer(&mut self, socket: SocketId, to: TransportAddress, options: SendOptions, len: usize) -> Disposition {
+        self.count_relayed(Leg::Client, Direction::Receive, len);
+        self.count_relayed(Leg::Peer, Direction::Transmit, len);
+        Disposition::Relay { socket, to, options }
+    }
+
+    /// Takes a packet off the allocation's rate.
+    fn charge(&mut self, now: Now, allocation: u32, len: usize) -> bool {
+        match self.allocations[allocation as usize].as_deref_mut() {
+            Some(allocation) => allocation.claim.packet(now.mono, len),
+            None => false,
+        }
+    }
+
+    #[inline]
+    fn count_relayed(&mut self, leg: Leg, direction: Direction, len: usize) {
+        self.counters.add(Counter::packets(leg, direction), 1);
+        self.counters.add(Counter::bytes(leg, direction), len as u64);
+    }
+}
