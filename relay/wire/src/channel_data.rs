@@ -31,6 +31,7 @@ pub enum ChannelDataError {
 ///
 /// # Errors
 /// [`ChannelDataError`]: the datagram is to be dropped.
+#[inline]
 pub fn parse(bytes: &[u8]) -> Result<(u16, usize), ChannelDataError> {
     let Some((&[n0, n1, l0, l1], rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
         return Err(ChannelDataError::Truncated);
@@ -47,6 +48,7 @@ pub fn parse(bytes: &[u8]) -> Result<(u16, usize), ChannelDataError> {
 }
 
 /// Writes the header of `len` bytes of application data on channel `number`.
+#[inline]
 pub const fn write_header(header: &mut [u8; HEADER_LEN], number: u16, len: u16) {
     let [n0, n1] = number.to_be_bytes();
     let [l0, l1] = len.to_be_bytes();

@@ -33,6 +33,7 @@ pub enum Kind {
 }
 
 /// What a datagram with this first byte is.
+#[inline]
 pub const fn classify(first_byte: u8) -> Kind {
     match first_byte {
         0..=3 => Kind::Stun,

@@ -115,6 +115,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// [`ParseError`]: the datagram is to be dropped. A known attribute with a wrong value is none:
     /// it stands in [`Attributes::malformed`].
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let (header, body) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(ParseError::Malformed)?;
         let [t0, t1, l0, l1, c0, c1, c2, c3, transaction @ ..] = *header;
