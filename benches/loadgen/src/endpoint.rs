@@ -1,0 +1,210 @@
+//! Many addresses behind one socket.
+//!
+//! A socket bound to the wildcard sends from any local address that is named per packet (IP_PKTINFO), and all of
+//! 127.0.0.0/8 is local: thousands of clients with five-tuples of their own are read with one system call, and
+//! nothing sleeps on the socket, so that the server's send never pays for waking the load generator.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{IoSlice, IoSliceMut};
+
+/// Packets read by one system call.
+const BATCH: usize = 64;
+
+/// Room for one received packet: an Ethernet frame and the header of an indication.
+const PACKET_BYTES: usize = 2048;
+
+/// Asked for on every socket, so that a loss is the server's: 16,000 small packets.
+const RECEIVE_BUFFER_BYTES: usize = 32 * 1024 * 1024;
+
+/// What became of a packet that was handed to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The kernel had no room for it.
+    NoRoom,
+}
+
+/// A row of addresses of the same port.
+pub(crate) struct Endpoint {
+    socket: Socket,
+    first: Ipv4Addr,
+    port: u16,
+    headers: MultiHeaders<SockaddrIn>,
+    packets: Vec<[u8; PACKET_BYTES]>,
+    arrived: Vec<(SocketAddrV4, usize)>,
+}
+
+impl Endpoint {
+    /// Opens a socket whose addresses start at `first`, on a port that the kernel draws.
+    pub(crate) fn open(first: Ipv4Addr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        // Only the forced option may pass net.core.rmem_max; it takes CAP_NET_ADMIN.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        }
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+        socket.set_nonblocking(true)?;
+        let port = socket
+            .local_addr()?
+            .as_socket()
+            .map_or(0, |address| address.port());
+        Ok(Self {
+            socket,
+            first,
+            port,
+            headers: MultiHeaders::preallocate(BATCH, None),
+            packets: vec![[0; PACKET_BYTES]; BATCH],
+            arrived: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// The address with this number.
+    pub(crate) fn address(&self, index: u32) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip(index), self.port)
+    }
+
+    fn ip(&self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first.to_bits().wrapping_add(index))
+    }
+
+    /// The port that all addresses share.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends `bytes` from the address numbered `index`; with a segment size, as a burst of datagrams of that size.
+    pub(crate) fn send(
+        &self,
+        index: u32,
+        to: SocketAddrV4,
+        bytes: &[u8],
+        segment: Option<u16>,
+    ) -> io::Result<Sent> {
+        let source = libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: libc::in_addr {
+                s_addr: self.ip(index).to_bits().to_be(),
+            },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        let iov = [IoSlice::new(bytes)];
+        let to = SockaddrIn::from(to);
+        let source = ControlMessage::Ipv4PacketInfo(&source);
+        let fd = self.socket.as_raw_fd();
+        let sent = match &segment {
+            None => sendmsg(fd, &iov, &[source], MsgFlags::MSG_DONTWAIT, Some(&to)),
+            Some(size) => {
+                let control = [source, ControlMessage::UdpGsoSegments(size)];
+                sendmsg(fd, &iov, &control, MsgFlags::MSG_DONTWAIT, Some(&to))
+            }
+        };
+        match sent {
+            Ok(_) => Ok(Sent::Yes),
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(Sent::NoRoom),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads what has arrived, one batch at most, and says how many packets it was.
+    pub(crate) fn receive(
+        &mut self,
+        mut each: impl FnMut(SocketAddrV4, &mut [u8]),
+    ) -> io::Result<usize> {
+        self.arrived.clear();
+        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
+            let mut packets = self.packets.iter_mut();
+            std::array::from_fn(|_| {
+                [IoSliceMut::new(
+                    packets.next().map_or(&mut [], |packet| &mut packet[..]),
+                )]
+            })
+        };
+        let fd = self.socket.as_raw_fd();
+        match recvmmsg(
+            fd,
+            &mut self.headers,
+            slices.iter_mut(),
+            MsgFlags::MSG_DONTWAIT,
+            None,
+        ) {
+            Ok(results) => {
+                for result in results {
+                    let from = result
+                        .address
+                        .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Into::into);
+                    self.arrived.push((from, result.bytes));
+                }
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(0),
+            Err(errno) => return Err(errno.into()),
+        }
+        for (packet, &(from, length)) in self.packets.iter_mut().zip(&self.arrived) {
+            each(from, &mut packet[..length.min(PACKET_BYTES)]);
+        }
+        Ok(self.arrived.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receive_all(endpoint: &mut Endpoint, count: usize) -> Vec<(SocketAddrV4, Vec<u8>)> {
+        let mut got = Vec::new();
+        while got.len() < count {
+            endpoint
+                .receive(|from, bytes| got.push((from, bytes.to_vec())))
+                .expect("receive");
+        }
+        got
+    }
+
+    #[test]
+    fn each_index_is_an_address_of_its_own() {
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1)).expect("sender");
+        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1)).expect("receiver");
+        for index in [0, 1, 300] {
+            assert_eq!(
+                sender
+                    .send(index, receiver.address(index), &[1, 2, 3], None)
+                    .expect("send"),
+                Sent::Yes
+            );
+        }
+        let from: Vec<_> = receive_all(&mut receiver, 3)
+            .into_iter()
+            .map(|(from, _)| from)
+            .collect();
+        assert_eq!(
+            from,
+            [sender.address(0), sender.address(1), sender.address(300)]
+        );
+        assert_eq!(*sender.address(300).ip(), Ipv4Addr::new(127, 66, 1, 45));
+    }
+
+    #[test]
+    fn a_burst_arrives_as_datagrams() {
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1)).expect("sender");
+        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1)).expect("receiver");
+        let bytes: Vec<u8> = (0..40).collect();
+        sender
+            .send(7, receiver.address(0), &bytes, Some(10))
+            .expect("send");
+        let packets: Vec<_> = receive_all(&mut receiver, 4)
+            .into_iter()
+            .map(|(_, bytes)| bytes)
+            .collect();
+        assert_eq!(packets.concat(), bytes);
+        assert!(packets.iter().all(|packet| packet.len() == 10));
+    }
+}
