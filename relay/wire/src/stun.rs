@@ -172,4 +172,12 @@ mod tests {
         assert_eq!(type_bits(Class::Error, Method::CHANNEL_BIND), 0x0119);
         assert_eq!(type_bits(Class::Indication, Method::DATA), 0x0017);
     }
+
+    #[test]
+    fn families_have_the_numbers_of_the_rfc() {
+        assert_eq!((family_code(Family::V4), family_code(Family::V6)), (1, 2));
+        for code in 0..=255 {
+            assert_eq!(family_of_code(code).map(family_code), [1, 2].contains(&code).then_some(code));
+        }
+    }
 }

@@ -134,11 +134,16 @@ fn of_duplicates_the_first_counts() {
         (attribute::USERNAME, b"second"),
         (attribute::DATA, b"one"),
         (attribute::DATA, b"two"),
+        (attribute::DONT_FRAGMENT, b""),
+        (attribute::DONT_FRAGMENT, b"wrong"),
+        (attribute::EVEN_PORT, b"\x80"),
+        (attribute::EVEN_PORT, b"wrong"),
     ]);
     let parsed = Message::parse(&bytes).unwrap();
     assert_eq!(parsed.attributes.lifetime, Some(600));
     assert_eq!(parsed.attributes.username, Some(b"first".as_slice()));
     assert_eq!(parsed.data(), Some(b"one".as_slice()));
+    assert!(parsed.attributes.dont_fragment && parsed.attributes.even_port == Some(true));
     assert_eq!(parsed.attributes.malformed, None);
 }
 

@@ -152,7 +152,7 @@ impl<'a> Message<'a> {
         self.addresses(attribute::XOR_RELAYED_ADDRESS)
     }
 
-    /// What an integrity attribute covers, in two parts: the first four bytes with the length field
+    /// What one of this message's integrity attributes covers, in two parts: the first four bytes with the length field
     /// as if the message ended with the attribute, and the rest (RFC 8489, 14.5 and 14.6).
     pub fn integrity_input(&self, integrity: &Integrity<'_>) -> ([u8; 4], &'a [u8]) {
         let length = integrity.offset + 4 + integrity.tag.len() - HEADER_LEN;
@@ -252,8 +252,8 @@ impl<'a> Attributes<'a> {
             attribute::EVEN_PORT => set(&mut self.even_port, even_port(value)),
             attribute::RESERVATION_TOKEN => set(&mut self.reservation_token, value.try_into().ok()),
             attribute::DONT_FRAGMENT => {
-                self.dont_fragment = true;
-                value.is_empty()
+                let first = !std::mem::replace(&mut self.dont_fragment, true);
+                !first || value.is_empty()
             }
             attribute::DATA => set(&mut self.data, Some(tlv.at + 4..tlv.at + 4 + value.len())),
             attribute::PASSWORD_ALGORITHM => set(&mut self.password_algorithm, password_algorithm(value)),
