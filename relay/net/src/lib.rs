@@ -1,0 +1,20 @@
+//! Kernel I/O: the two drivers behind [`Io`](sluice_base::io::Io), and what else a relay asks of the
+//! operating system. The only crate with `unsafe` code: every block says why it is sound.
+//!
+//! [`Ring`] is the driver (io_uring, sealed, one system call per tick); [`Epoll`] stands in where a
+//! host forbids io_uring, and is the baseline of every benchmark. Both hand out the same [`Packet`]s.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod arena;
+mod clock;
+mod epoll;
+mod inet;
+pub mod os;
+mod ring;
+mod socket;
+mod waker;
+
+pub use arena::{Packet, SLOTS_MAX};
+pub use epoll::{Epoll, EpollOptions};
+pub use ring::{FEATURES, Features, Ring, RingBuilder, RingOptions, probe};
+pub use socket::{Buffers, buffers_granted, listener_free};

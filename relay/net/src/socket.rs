@@ -1,0 +1,116 @@
+//! Opening sockets: every option before the first packet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use sluice_base::address::Family;
+use sluice_base::io::{OpenError, OpenSpec, SocketRole};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A bound datagram socket and its address. A ring wants it blocking: it would take O_NONBLOCK for
+/// "fail instead of waiting" and never arm a receive.
+pub(crate) fn open(spec: &OpenSpec, nonblocking: bool) -> Result<(OwnedFd, SocketAddr), OpenError> {
+    let socket = prepare(spec, nonblocking).map_err(|error| open_error(&error))?;
+    let local = socket.local_addr().ok().and_then(|address| address.as_socket()).ok_or(OpenError::Other(0))?;
+    Ok((socket.into(), local))
+}
+
+fn prepare(spec: &OpenSpec, nonblocking: bool) -> io::Result<Socket> {
+    let socket = plain(spec.local)?;
+    if nonblocking {
+        socket.set_nonblocking(true)?;
+    }
+    if spec.role == SocketRole::Listener {
+        socket.set_reuse_port(true)?;
+    }
+    set_buffers(&socket, spec)?;
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    set_dont_fragment(socket.as_raw_fd(), Family::of(spec.local.ip()), false)?;
+    socket.bind(&spec.local.into())?;
+    Ok(socket)
+}
+
+fn plain(local: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn set_buffers(socket: &Socket, spec: &OpenSpec) -> io::Result<()> {
+    if spec.receive_buffer_bytes > 0 {
+        socket.set_recv_buffer_size(spec.receive_buffer_bytes as usize)?;
+    }
+    if spec.send_buffer_bytes > 0 {
+        socket.set_send_buffer_size(spec.send_buffer_bytes as usize)?;
+    }
+    Ok(())
+}
+
+/// Sets or clears DF (IPv4), forbids or allows fragments (IPv6). "Probe" sends what fits the interface
+/// whatever a path's discovered MTU says: that is the sender's business, who asked for DF.
+pub(crate) fn set_dont_fragment(socket: RawFd, family: Family, on: bool) -> io::Result<()> {
+    match family {
+        Family::V4 => {
+            let value = if on { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+            set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
+        }
+        Family::V6 => {
+            let value = if on { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
+            set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)?;
+            set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, i32::from(on))
+        }
+    }
+}
+
+fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads four bytes of `value`.
+    let result = unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+pub(crate) fn open_error(error: &io::Error) -> OpenError {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => OpenError::InUse,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => OpenError::NoSockets,
+        Some(libc::EADDRNOTAVAIL) => OpenError::NotLocal,
+        other => OpenError::Other(other.unwrap_or(0)),
+    }
+}
+
+/// Whether nobody holds a listener's address, this process included. Listeners share their port among
+/// workers, and without this question a second relay of the same user would share it too, silently.
+///
+/// # Errors
+/// [`OpenError::InUse`] when somebody has it, and what else binding answers.
+pub fn listener_free(local: SocketAddr) -> Result<(), OpenError> {
+    let bind = || plain(local)?.bind(&local.into());
+    bind().map_err(|error| open_error(&error))
+}
+
+/// The sizes of a socket's buffers that the kernel granted, in bytes as they were asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Buffers {
+    /// SO_RCVBUF.
+    pub receive_bytes: u32,
+    /// SO_SNDBUF.
+    pub send_bytes: u32,
+}
+
+/// What of a spec's buffer sizes is granted: the kernel silently cuts them to `net.core.rmem_max` and
+/// `net.core.wmem_max`.
+///
+/// # Errors
+/// No socket could be made.
+pub fn buffers_granted(spec: &OpenSpec) -> io::Result<Buffers> {
+    let socket = plain(spec.local)?;
+    set_buffers(&socket, spec)?;
+    // The kernel doubles what is asked for, and shows the double.
+    Ok(Buffers {
+        receive_bytes: (socket.recv_buffer_size()? / 2) as u32,
+        send_bytes: (socket.send_buffer_size()? / 2) as u32,
+    })
+}
