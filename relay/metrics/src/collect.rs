@@ -1,0 +1,181 @@
+//! The scrape: from cells to families.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use prometheus::core::Desc;
+use prometheus::proto;
+use sluice_base::io::IoStats;
+use sluice_base::stats::{Code, Counter, Direction, DropReason, Leg, Method, Single};
+
+use crate::BuildInfo;
+use crate::busy::Busy;
+use crate::cells::WorkerCells;
+use crate::family::{DRIVER_DROPS, FAMILIES, Family, Kind, LATENCY_BOUNDS, Source};
+use crate::latency::{Batch, LatencyReader};
+
+/// Collects every family of the table.
+pub(crate) struct Collector {
+    descriptions: Vec<Desc>,
+    workers: Vec<Arc<WorkerCells>>,
+    readers: Vec<LatencyReader>,
+    build: BuildInfo,
+    kept: Mutex<Kept>,
+}
+
+/// What a scrape keeps for the next one.
+struct Kept {
+    latency: Batch,
+    busy: Vec<Busy>,
+}
+
+/// The values of the labels, in their order, and the number.
+type Sample = (Vec<String>, f64);
+
+impl Collector {
+    pub(crate) fn new(
+        workers: Vec<Arc<WorkerCells>>,
+        readers: Vec<LatencyReader>,
+        build: BuildInfo,
+    ) -> Result<Self, prometheus::Error> {
+        let describe = |f: &Family| {
+            let labels = f.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(f.name.to_owned(), f.help.to_owned(), labels, Default::default())
+        };
+        let kept = Kept { latency: Batch::new(), busy: vec![Busy::new(Instant::now()); workers.len()] };
+        let descriptions = FAMILIES.iter().map(describe).collect::<Result<_, _>>()?;
+        Ok(Collector { descriptions, workers, readers, build, kept: Mutex::new(kept) })
+    }
+
+    fn samples(&self, source: Source, kept: &mut Kept) -> Vec<Sample> {
+        match source {
+            Source::BuildInfo => vec![(vec![self.build.version.clone(), self.build.driver.clone()], 1.0)],
+            Source::StartTime => one(self.build.start_unix_seconds as f64),
+            Source::Workers => one(self.workers.len() as f64),
+            Source::Single(single) => one(self.sum(Counter::single(single)) as f64),
+            Source::Requests => self.requests(),
+            Source::Packets => self.by_leg(Counter::packets),
+            Source::Bytes => self.by_leg(Counter::bytes),
+            Source::Drops => self.drops(),
+            // Not samples: see `histogram`.
+            Source::Latency => Vec::new(),
+            Source::Io(field) => one(self.sum_io(field) as f64),
+            Source::WorkerTicks => self.by_worker(|_, cells| cells.counter(Counter::single(Single::Ticks)) as f64),
+            Source::WorkerBusySeconds => self.by_worker(|_, cells| cells.io().busy_nanos as f64 / 1e9),
+            Source::WorkerBusyRatio => {
+                let now = Instant::now();
+                self.by_worker(|i, cells| kept.busy[i].ratio(now, cells.io().busy_nanos))
+            }
+        }
+    }
+
+    fn requests(&self) -> Vec<Sample> {
+        let of = |method: &Method, code: &Code| {
+            let count = self.sum(Counter::request(*method, *code));
+            (vec![method.text().to_owned(), code.text().to_owned()], count as f64)
+        };
+        Method::ALL.iter().flat_map(|method| Code::ALL.iter().map(move |code| of(method, code))).collect()
+    }
+
+    fn by_leg(&self, counter: fn(Leg, Direction) -> Counter) -> Vec<Sample> {
+        let of = |leg: &Leg, direction: &Direction| {
+            let count = self.sum(counter(*leg, *direction));
+            (vec![leg.text().to_owned(), direction.text().to_owned()], count as f64)
+        };
+        Leg::ALL.iter().flat_map(|leg| Direction::ALL.iter().map(move |direction| of(leg, direction))).collect()
+    }
+
+    fn drops(&self) -> Vec<Sample> {
+        let machine = DropReason::ALL.iter().map(|r| (r.text(), self.sum(Counter::drop(*r))));
+        let driver = DRIVER_DROPS.iter().map(|(reason, field)| (*reason, self.sum_io(*field)));
+        machine.chain(driver).map(|(reason, count)| (vec![reason.to_owned()], count as f64)).collect()
+    }
+
+    fn by_worker(&self, mut value: impl FnMut(usize, &WorkerCells) -> f64) -> Vec<Sample> {
+        let workers = self.workers.iter().enumerate();
+        workers.map(|(i, cells)| (vec![i.to_string()], value(i, cells))).collect()
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        self.workers.iter().map(|cells| cells.counter(counter)).sum()
+    }
+
+    fn sum_io(&self, field: fn(&IoStats) -> u64) -> u64 {
+        self.workers.iter().map(|cells| field(&cells.io())).sum()
+    }
+
+    fn metrics(&self, family: &Family, kept: &mut Kept) -> Vec<proto::Metric> {
+        if family.kind == Kind::Histogram {
+            return vec![histogram(&kept.latency)];
+        }
+        let samples = self.samples(family.source, kept);
+        samples.into_iter().map(|(labels, value)| metric(family, labels, value)).collect()
+    }
+}
+
+impl prometheus::core::Collector for Collector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for reader in &self.readers {
+            reader.drain(&mut kept.latency);
+        }
+        let family = |f: &Family| {
+            let mut family = proto::MetricFamily::default();
+            family.set_name(f.name.to_owned());
+            family.set_help(f.help.to_owned());
+            family.set_field_type(match f.kind {
+                Kind::Counter => proto::MetricType::COUNTER,
+                Kind::Gauge => proto::MetricType::GAUGE,
+                Kind::Histogram => proto::MetricType::HISTOGRAM,
+            });
+            family.set_metric(self.metrics(f, &mut kept));
+            family
+        };
+        FAMILIES.iter().map(family).collect()
+    }
+}
+
+fn one(value: f64) -> Vec<Sample> {
+    vec![(Vec::new(), value)]
+}
+
+fn metric(family: &Family, labels: Vec<String>, value: f64) -> proto::Metric {
+    let pair = |(name, value): (&&str, String)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value(value);
+        pair
+    };
+    let mut metric = proto::Metric::from_label(family.labels.iter().zip(labels).map(pair).collect());
+    if family.kind == Kind::Counter {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+fn histogram(latency: &Batch) -> proto::Metric {
+    let nanos: Vec<u64> = LATENCY_BOUNDS.iter().map(|(nanos, _)| *nanos).collect();
+    let bucket = |((_, seconds), count): (&(u64, f64), u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*seconds);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(LATENCY_BOUNDS.iter().zip(latency.cumulative(&nanos)).map(bucket).collect());
+    histogram.set_sample_count(latency.count());
+    histogram.set_sample_sum(latency.sum_seconds());
+    let mut metric = proto::Metric::from_label(Vec::new());
+    metric.set_histogram(histogram);
+    metric
+}

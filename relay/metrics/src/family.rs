@@ -1,0 +1,301 @@
+//! The one table of families: names, types, units, helps, labels, and where the numbers come from.
+
+use sluice_base::io::IoStats;
+use sluice_base::stats::Single;
+
+/// A family of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name: `sluice_`, base units, `_total` on counters only.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// What its values are measured in.
+    pub unit: Unit,
+    /// One sentence for people.
+    pub help: &'static str,
+    /// Its labels; every combination of their values is exported from the start.
+    pub labels: &'static [&'static str],
+    /// Where its numbers come from.
+    pub source: Source,
+}
+
+/// The type of a family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Never goes back.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by upper bound, with sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// Its name in the exposition format.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// What values are measured in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+    /// 0 to 1.
+    Ratio,
+    /// Always 1: the labels are the information.
+    Info,
+}
+
+impl Unit {
+    /// Its name for people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Unit::Count => "count",
+            Unit::Bytes => "bytes",
+            Unit::Seconds => "seconds",
+            Unit::Ratio => "ratio (0 to 1)",
+            Unit::Info => "always 1",
+        }
+    }
+}
+
+/// Where the numbers of a family come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// Version and driver.
+    BuildInfo,
+    /// When the process started.
+    StartTime,
+    /// How many workers there are.
+    Workers,
+    /// A single counter or gauge of the TURN machine, summed over workers.
+    Single(Single),
+    /// Requests by method and code.
+    Requests,
+    /// Relayed packets by leg and direction.
+    Packets,
+    /// Relayed bytes by leg and direction.
+    Bytes,
+    /// Drops of the machine and of the driver by reason.
+    Drops,
+    /// The latency histogram.
+    Latency,
+    /// A number of the driver, summed over workers.
+    Io(fn(&IoStats) -> u64),
+    /// Ticks of each worker.
+    WorkerTicks,
+    /// Processor time of each worker.
+    WorkerBusySeconds,
+    /// Processor time of each worker as a part of a recent stretch.
+    WorkerBusyRatio,
+}
+
+/// Reasons of drops that the driver counts, beside those of [`DropReason`](sluice_base::stats::DropReason).
+pub(crate) const DRIVER_DROPS: &[(&str, fn(&IoStats) -> u64)] = &[
+    ("truncated", |io| io.truncated),
+    ("send_full", |io| io.send_full),
+    ("send_failed", |io| io.send_failed),
+    ("socket_buffer", |io| io.socket_drops),
+];
+
+/// Upper bounds of the latency histogram: nanoseconds, and the same in seconds.
+pub(crate) const LATENCY_BOUNDS: &[(u64, f64)] = &[
+    (1_000, 0.000_001),
+    (2_000, 0.000_002),
+    (5_000, 0.000_005),
+    (10_000, 0.000_01),
+    (20_000, 0.000_02),
+    (50_000, 0.000_05),
+    (100_000, 0.000_1),
+    (200_000, 0.000_2),
+    (500_000, 0.000_5),
+    (1_000_000, 0.001),
+    (2_000_000, 0.002),
+    (5_000_000, 0.005),
+    (10_000_000, 0.01),
+    (20_000_000, 0.02),
+    (50_000_000, 0.05),
+    (100_000_000, 0.1),
+];
+
+const fn family(
+    name: &'static str,
+    (kind, unit): (Kind, Unit),
+    labels: &'static [&'static str],
+    source: Source,
+    help: &'static str,
+) -> Family {
+    Family { name, kind, unit, help, labels, source }
+}
+
+const COUNTER: (Kind, Unit) = (Kind::Counter, Unit::Count);
+const GAUGE: (Kind, Unit) = (Kind::Gauge, Unit::Count);
+
+/// Every family, in the order of the documentation.
+pub const FAMILIES: &[Family] = &[
+    family(
+        "sluice_build_info",
+        (Kind::Gauge, Unit::Info),
+        &["version", "driver"],
+        Source::BuildInfo,
+        "The version of the program and the packet driver in use.",
+    ),
+    family(
+        "sluice_process_start_time_seconds",
+        (Kind::Gauge, Unit::Seconds),
+        &[],
+        Source::StartTime,
+        "When the process started, in seconds since the Unix epoch.",
+    ),
+    family("sluice_workers", GAUGE, &[], Source::Workers, "Workers of this process."),
+    family("sluice_turn_allocations", GAUGE, &[], Source::Single(Single::Allocations), "Allocations alive."),
+    family(
+        "sluice_turn_permissions",
+        GAUGE,
+        &[],
+        Source::Single(Single::Permissions),
+        "Permissions alive or not yet swept.",
+    ),
+    family("sluice_turn_channels", GAUGE, &[], Source::Single(Single::Channels), "Channels alive or not yet swept."),
+    family(
+        "sluice_turn_allocations_created_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::AllocationsCreated),
+        "Allocations made.",
+    ),
+    family(
+        "sluice_turn_allocations_expired_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::AllocationsExpired),
+        "Allocations that ran out or were ended by an order.",
+    ),
+    family(
+        "sluice_turn_allocations_ended_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::AllocationsEnded),
+        "Allocations ended by their client.",
+    ),
+    family(
+        "sluice_turn_requests_total",
+        COUNTER,
+        &["method", "code"],
+        Source::Requests,
+        "Requests answered, by STUN method and by the answer's code (200: success).",
+    ),
+    family(
+        "sluice_relay_packets_total",
+        COUNTER,
+        &["leg", "direction"],
+        Source::Packets,
+        "Relayed packets, by side of the relay and direction seen from it, counted as they pass.",
+    ),
+    family(
+        "sluice_relay_bytes_total",
+        (Kind::Counter, Unit::Bytes),
+        &["leg", "direction"],
+        Source::Bytes,
+        "Relayed payload, by side of the relay and direction seen from it, counted as it passes.",
+    ),
+    family(
+        "sluice_relay_hairpin_packets_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::HairpinPackets),
+        "Packets between two allocations of the same worker, which never left the process.",
+    ),
+    family(
+        "sluice_packets_dropped_total",
+        COUNTER,
+        &["reason"],
+        Source::Drops,
+        "Packets that went no further, by reason; each is counted under exactly one.",
+    ),
+    family(
+        "sluice_forward_latency_seconds",
+        (Kind::Histogram, Unit::Seconds),
+        &[],
+        Source::Latency,
+        "Time that relayed packets spend in their worker, from receipt to hand-over to the kernel.",
+    ),
+    family(
+        "sluice_policy_questions_open",
+        GAUGE,
+        &[],
+        Source::Single(Single::QuestionsOpen),
+        "Questions to policies without a verdict yet.",
+    ),
+    family(
+        "sluice_policy_questions_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::QuestionsAsked),
+        "Questions put to policies.",
+    ),
+    family(
+        "sluice_policy_questions_timed_out_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::QuestionsTimedOut),
+        "Questions without a verdict in time, which are answered no.",
+    ),
+    family(
+        "sluice_io_completions_total",
+        COUNTER,
+        &[],
+        Source::Io(|io| io.completions),
+        "Completions reaped from the ring, or messages received and sent by the readiness driver.",
+    ),
+    family(
+        "sluice_io_completion_overflows_total",
+        COUNTER,
+        &[],
+        Source::Io(|io| io.cq_overflows),
+        "Overflows of the ring's completion queue.",
+    ),
+    family("sluice_io_enters_total", COUNTER, &[], Source::Io(|io| io.enters), "System calls of the workers' loops."),
+    family(
+        "sluice_io_receive_rearms_total",
+        COUNTER,
+        &[],
+        Source::Io(|io| io.rearms),
+        "Receives armed anew after the kernel ended them.",
+    ),
+    family(
+        "sluice_io_receive_no_slots_total",
+        COUNTER,
+        &[],
+        Source::Io(|io| io.no_slots),
+        "Receives that found no free packet buffer; the packets wait in their socket.",
+    ),
+    family("sluice_io_slots", GAUGE, &[], Source::Io(|io| io.slots), "Packet buffers of all workers."),
+    family("sluice_io_slots_free", GAUGE, &[], Source::Io(|io| io.slots_free), "Packet buffers that are free."),
+    family("sluice_worker_ticks_total", COUNTER, &["worker"], Source::WorkerTicks, "Rounds of each worker's loop."),
+    family(
+        "sluice_worker_busy_seconds_total",
+        (Kind::Counter, Unit::Seconds),
+        &["worker"],
+        Source::WorkerBusySeconds,
+        "Processor time of each worker's thread.",
+    ),
+    family(
+        "sluice_worker_busy_ratio",
+        (Kind::Gauge, Unit::Ratio),
+        &["worker"],
+        Source::WorkerBusyRatio,
+        "Processor time of each worker's thread as a part of the last 5 seconds or more.",
+    ),
+];

@@ -1,0 +1,146 @@
+//! What a scrape shows.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use sluice_base::WorkerId;
+use sluice_base::io::IoStats;
+use sluice_base::stats::{Code, Counter, Counters, Direction, DropReason, Leg, Method, Single};
+use sluice_metrics::{BuildInfo, FAMILIES, Kind, Metrics, Unit, documentation};
+
+fn metrics(workers: usize) -> Metrics {
+    let build = BuildInfo { version: "1.2.3".into(), driver: "io_uring".into(), start_unix_seconds: 1_700_000_000 };
+    Metrics::new(workers, build).unwrap()
+}
+
+/// The value of one line.
+#[track_caller]
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+    line.unwrap_or_else(|| panic!("no {series} in:\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn everything_is_exported_as_zero_from_the_start() {
+    let text = metrics(2).render().unwrap();
+    for family in FAMILIES {
+        assert!(text.contains(&format!("# TYPE {} {}\n", family.name, family.kind.text())), "{}", family.name);
+        assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
+    }
+    assert_eq!(value(&text, "sluice_build_info{version=\"1.2.3\",driver=\"io_uring\"}"), 1.0);
+    assert_eq!(value(&text, "sluice_process_start_time_seconds"), 1_700_000_000.0);
+    assert_eq!(value(&text, "sluice_workers"), 2.0);
+    assert_eq!(value(&text, "sluice_turn_requests_total{method=\"allocate\",code=\"486\"}"), 0.0);
+    assert_eq!(value(&text, "sluice_packets_dropped_total{reason=\"socket_buffer\"}"), 0.0);
+    assert_eq!(value(&text, "sluice_forward_latency_seconds_bucket{le=\"0.000001\"}"), 0.0);
+    assert_eq!(value(&text, "sluice_worker_busy_ratio{worker=\"1\"}"), 0.0);
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let requests = samples.filter(|line| line.starts_with("sluice_turn_requests_total")).count();
+    assert_eq!(requests, Method::COUNT * Code::COUNT);
+}
+
+#[test]
+fn workers_are_summed() {
+    let metrics = metrics(2);
+    for worker in 0..2 {
+        let (cells, mut recorder) = metrics.worker(WorkerId(worker)).unwrap();
+        let mut counters = Counters::default();
+        counters.set(Counter::single(Single::Allocations), 3);
+        counters.add(Counter::single(Single::Ticks), 7);
+        counters.add(Counter::bytes(Leg::Peer, Direction::Transmit), 1200);
+        counters.add(Counter::request(Method::Allocate, Code::Unauthenticated), 2);
+        counters.drop(DropReason::NoPermission);
+        let io = IoStats { slots: 10, slots_free: 4, socket_drops: 5, busy_nanos: 1_500_000_000, ..Default::default() };
+        cells.publish(&counters, &io);
+        recorder.record_n(3_000, 10);
+        recorder.hand_over();
+    }
+    let text = metrics.render().unwrap();
+    assert_eq!(value(&text, "sluice_turn_allocations"), 6.0);
+    assert_eq!(value(&text, "sluice_relay_bytes_total{leg=\"peer\",direction=\"transmit\"}"), 2400.0);
+    assert_eq!(value(&text, "sluice_turn_requests_total{method=\"allocate\",code=\"401\"}"), 4.0);
+    assert_eq!(value(&text, "sluice_packets_dropped_total{reason=\"no_permission\"}"), 2.0);
+    assert_eq!(value(&text, "sluice_packets_dropped_total{reason=\"socket_buffer\"}"), 10.0);
+    assert_eq!(value(&text, "sluice_io_slots_free"), 8.0);
+    assert_eq!(value(&text, "sluice_worker_ticks_total{worker=\"1\"}"), 7.0);
+    assert_eq!(value(&text, "sluice_worker_busy_seconds_total{worker=\"0\"}"), 1.5);
+    assert_eq!(value(&text, "sluice_forward_latency_seconds_count"), 20.0);
+    assert_eq!(value(&text, "sluice_forward_latency_seconds_bucket{le=\"0.000002\"}"), 0.0);
+    assert_eq!(value(&text, "sluice_forward_latency_seconds_bucket{le=\"0.000005\"}"), 20.0);
+    assert!((value(&text, "sluice_forward_latency_seconds_sum") - 60e-6).abs() < 1e-12);
+    assert_eq!(metrics.publications(), [1, 1]);
+}
+
+#[test]
+fn a_histogram_goes_on_from_scrape_to_scrape() {
+    let metrics = metrics(1);
+    let (_, mut recorder) = metrics.worker(WorkerId(0)).unwrap();
+    for scrape in 1..=3 {
+        recorder.record_n(1_000_000, 1);
+        recorder.hand_over();
+        let text = metrics.render().unwrap();
+        assert_eq!(value(&text, "sluice_forward_latency_seconds_count"), f64::from(scrape));
+    }
+}
+
+#[test]
+fn a_cell_has_one_writer() {
+    let metrics = metrics(1);
+    assert!(metrics.worker(WorkerId(0)).is_some());
+    assert!(metrics.worker(WorkerId(0)).is_none());
+    assert!(metrics.worker(WorkerId(1)).is_none());
+}
+
+#[test]
+fn names_follow_the_rules() {
+    let mut names = HashSet::new();
+    for family in FAMILIES {
+        assert!(names.insert(family.name), "{} stands there twice", family.name);
+        assert!(family.name.starts_with("sluice_"), "{}", family.name);
+        assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+        let base = family.name.trim_end_matches("_total");
+        assert_eq!(base.ends_with("_seconds"), family.unit == Unit::Seconds, "{}", family.name);
+        assert_eq!(base.ends_with("_bytes"), family.unit == Unit::Bytes, "{}", family.name);
+        assert_eq!(base.ends_with("_ratio"), family.unit == Unit::Ratio, "{}", family.name);
+        assert!(family.help.ends_with('.'), "{}", family.name);
+        for label in family.labels {
+            let known = ["version", "driver", "method", "code", "leg", "direction", "reason", "worker"];
+            assert!(known.contains(label), "{label} is not known to be bounded and free of personal data");
+        }
+    }
+}
+
+/// `promtool check metrics` (Debian's package prometheus; `cargo xtask test` installs it).
+#[test]
+fn promtool_finds_nothing() {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = promtool.spawn().expect("promtool is missing: install Debian's package prometheus");
+    child.stdin.take().unwrap().write_all(metrics(2).render().unwrap().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{:?}: {said}", output.status);
+}
+
+#[test]
+fn the_document_is_that_of_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    if std::env::var_os("SLUICE_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, documentation()).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let cure = "docs/metrics.md is out of date: SLUICE_UPDATE_DOCS=1 cargo test -p sluice-metrics";
+    assert!(committed == documentation(), "{cure}");
+}
+
+#[test]
+fn the_document_names_only_families_that_exist() {
+    let names: HashSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    let text = documentation();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    for word in words.filter(|word| word.starts_with("sluice_")) {
+        assert!(names.contains(word), "{word} is no family");
+    }
+}
