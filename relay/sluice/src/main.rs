@@ -1,2 +1,30 @@
+//! sluice: a media relay in one daemon.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod banner;
+mod cli;
+mod development;
+mod driver;
+mod run;
+mod wiring;
+mod workers;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Some(Command::CheckConfig { file }) => cli::check_config(file),
+        None => run::run(&cli.run),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            banner::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

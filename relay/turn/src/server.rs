@@ -188,6 +188,11 @@ impl<R: RngCore> Server<R> {
         }
     }
 
+    /// Which worker's this is.
+    pub fn worker(&self) -> WorkerId {
+        self.options.worker
+    }
+
     /// Tells the server of a listener's socket.
     pub fn listening(&mut self, socket: SocketId, listener: ListenerId) {
         self.set_role(socket, Role::Listener { generation: socket.generation, listener });

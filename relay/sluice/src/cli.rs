@@ -1,0 +1,71 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use sluice_config::Config;
+
+use crate::banner;
+
+/// What goes wrong, in words for whoever started the relay.
+pub(crate) type Failure = String;
+
+/// A TURN server and SFU in one daemon. Without a configuration: a relay on loopback with generated
+/// credentials.
+#[derive(Parser, Debug)]
+#[command(name = "sluice", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Reads a configuration file and says what is wrong with it.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The configuration file; without one the relay serves loopback, for development.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Without a configuration: where to listen instead of port 3478 of loopback.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Without a configuration: where metrics are served.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Without a configuration: print the generated password even where the output is not a terminal.
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) print_credentials: bool,
+    /// What is logged to standard error: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: tracing::level_filters::LevelFilter,
+}
+
+/// The names that `io.disable` may have.
+pub(crate) fn io_features() -> Vec<&'static str> {
+    sluice_net::FEATURES.iter().map(|(name, _)| *name).collect()
+}
+
+/// `sluice check-config FILE`.
+pub(crate) fn check_config(file: &Path) -> Result<(), Failure> {
+    let config = Config::load(file, &io_features()).map_err(|error| error.to_string())?;
+    for warning in &config.warnings {
+        banner::say(&format!("warning: {warning}\n"));
+    }
+    banner::say(&format!(
+        "{}: valid: {} listeners, {} tenants\n",
+        file.display(),
+        config.listen.len(),
+        config.tenants.len()
+    ));
+    Ok(())
+}

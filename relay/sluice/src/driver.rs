@@ -1,0 +1,64 @@
+//! Which driver moves packets, and why.
+
+use sluice_base::io::{DriverError, Waker};
+use sluice_config::{Config, Driver};
+use sluice_net::{Epoll, EpollOptions, Features, Ring, RingBuilder, RingOptions};
+
+use crate::cli::Failure;
+
+/// The driver of every worker.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// io_uring, with these features.
+    Ring(Features),
+    /// epoll; and if it was not asked for, the reason.
+    Epoll(Option<DriverError>),
+}
+
+impl Choice {
+    /// Takes io_uring wherever it works, unless the configuration says otherwise.
+    pub(crate) fn of(config: &Config) -> Result<Self, Failure> {
+        if config.io.driver == Driver::Epoll {
+            return Ok(Choice::Epoll(None));
+        }
+        match sluice_net::probe(&config.io.disable) {
+            Ok(features) => Ok(Choice::Ring(features)),
+            Err(error) if config.io.driver == Driver::Auto => Ok(Choice::Epoll(Some(error))),
+            Err(error) => Err(format!("io.driver = \"io_uring\": {error}")),
+        }
+    }
+
+    /// The name in metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Choice::Ring(_) => "io_uring",
+            Choice::Epoll(_) => "epoll",
+        }
+    }
+
+    /// For the operator: what is used, and what is in the way of more.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Choice::Ring(features) => features.describe(),
+            Choice::Epoll(None) => "epoll, as configured; io_uring takes less of a processor".to_owned(),
+            Choice::Epoll(Some(why)) => format!("epoll, since io_uring cannot be used: {why}"),
+        }
+    }
+}
+
+/// A ring that awaits its worker's thread.
+pub(crate) fn ring(features: &Features, sockets_max: u32, slots: u32) -> Result<(RingBuilder, Waker), Failure> {
+    let builder = RingBuilder::new(&RingOptions { sockets_max, slots }, features).map_err(|e| e.to_string())?;
+    let waker = builder.waker();
+    Ok((builder, waker))
+}
+
+/// Called on the worker's thread.
+pub(crate) fn enable(builder: RingBuilder) -> Result<Ring, Failure> {
+    builder.enable().map_err(|error| error.to_string())
+}
+
+/// Called on the worker's thread.
+pub(crate) fn epoll(sockets_max: u32, slots: u32) -> Result<Epoll, Failure> {
+    Epoll::new(&EpollOptions { sockets_max, slots }).map_err(|error| error.to_string())
+}

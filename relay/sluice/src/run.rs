@@ -1,0 +1,246 @@
+//! The life of the process.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand_core::{OsRng, TryRngCore};
+use sluice_base::Secret;
+use sluice_base::io::{OpenSpec, SocketRole};
+use sluice_base::limits::WORKERS_MAX;
+use sluice_config::Config;
+use sluice_metrics::{BuildInfo, Metrics};
+use sluice_net::os;
+use sluice_turn::{Listener, LivePorts, RelayAddress, Shared};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::banner::{self, Start};
+use crate::cli::{Failure, RunArgs, io_features};
+use crate::driver::Choice;
+use crate::workers::{Plan, Workers};
+use crate::{development, wiring};
+
+/// How long a worker may go without publishing before it counts as stuck; it publishes each second.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    log_to_stderr(args);
+    os::forbid_dumps().map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
+    let local = os::local_addresses().map_err(|error| format!("the machine's addresses cannot be read: {error}"))?;
+    let (config, credentials) = match &args.config {
+        Some(file) => (Config::load(file, &io_features()).map_err(|error| error.to_string())?, None),
+        None => {
+            let (config, credentials) = development::start(args, &local, os::now().unix_seconds)?;
+            (config, Some(credentials))
+        }
+    };
+    let listeners = wiring::listeners(&config, &local)?;
+    let relays = wiring::relays(&config, &listeners)?;
+    let cores = cores(&config)?;
+    check_files(&config, listeners.len(), &relays, cores.len())?;
+    listeners.iter().try_for_each(check_listener)?;
+    relays.iter().try_for_each(|relay| check_relay(relay, &local))?;
+    let choice = Choice::of(&config)?;
+    let advice = advice(&config, &choice, &listeners);
+
+    let build = BuildInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        driver: choice.name().to_owned(),
+        start_unix_seconds: os::now().unix_seconds,
+    };
+    let metrics = Arc::new(Metrics::new(cores.len(), build).map_err(|error| error.to_string())?);
+    let plan = Plan {
+        options: wiring::options(&config, listeners.clone(), relays.clone(), &local, cores.len() as u8),
+        shared: shared(&config, relays.len())?,
+        cores: &cores,
+        choice: &choice,
+        sockets_max: wiring::sockets_per_worker(&config, listeners.len(), &relays),
+        slots: wiring::slots(&config, cores.len()),
+    };
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the control plane cannot start: {error}"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let admin = admin(&config, &metrics).await?;
+        let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        let workers = Workers::start(&plan, &metrics, &ended)?;
+        let metrics_at = admin.as_ref().map(|admin| admin.address());
+        let start = Start {
+            listeners: &listeners,
+            choice: &choice,
+            cores: &cores,
+            slots: plan.slots,
+            metrics: metrics_at,
+            advice: &advice,
+        };
+        banner::say(&start.text());
+        if let Some(credentials) = &credentials {
+            banner::say(&banner::development(&listeners, credentials, args.print_credentials));
+        }
+        tracing::info!(driver = choice.name(), workers = cores.len(), "started");
+        tokio::select! {
+            name = signals.stop() => tracing::info!(signal = name, "stopping"),
+            _ = ends.recv() => tracing::error!("a worker ended"),
+        }
+        let stopped = workers.stop();
+        if let Some(admin) = admin {
+            admin.stop().await;
+        }
+        tracing::info!("stopped");
+        stopped
+    })
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let catch = |kind| signal(kind).map_err(|error| format!("signals cannot be caught: {error}"));
+        Ok(Signals { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+fn log_to_stderr(args: &RunArgs) {
+    tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// The cores of the workers: one each, as many as configured or allowed.
+fn cores(config: &Config) -> Result<Vec<usize>, Failure> {
+    let mut cores = os::cores().map_err(|error| format!("the allowed cores cannot be read: {error}"))?;
+    if let Some(workers) = config.workers {
+        if workers.get() > cores.len() {
+            return Err(format!(
+                "workers = {workers}, but this process may use {} cores: lower it, or widen the process's CPU affinity",
+                cores.len()
+            ));
+        }
+        cores.truncate(workers.get());
+    }
+    cores.truncate(WORKERS_MAX);
+    Ok(cores)
+}
+
+fn check_files(config: &Config, listeners: usize, relays: &[RelayAddress], workers: usize) -> Result<(), Failure> {
+    let needed = wiring::files_needed(config, listeners, relays, workers);
+    let limit = os::raise_open_files(needed).map_err(|error| format!("the limit on open files: {error}"))?;
+    if limit < needed {
+        return Err(format!(
+            "limits.allocations = {} needs {needed} open files, and the limit is {limit}: \
+             raise it (LimitNOFILE={needed} in a unit, ulimit -n in a shell) or lower limits.allocations",
+            config.limits.allocations()
+        ));
+    }
+    Ok(())
+}
+
+fn check_listener(listener: &Listener) -> Result<(), Failure> {
+    let address = listener.address;
+    sluice_net::listener_free(address).map_err(|error| {
+        format!("cannot listen on {address}: {error}; stop what has it (`ss -ulnp`), or name another address")
+    })
+}
+
+fn check_relay(relay: &RelayAddress, local: &[IpAddr]) -> Result<(), Failure> {
+    let address = relay.address;
+    // All of 127.0.0.0/8 is this machine's, though an interface names one of it.
+    if local.contains(&address) || address.is_loopback() {
+        return Ok(());
+    }
+    Err(format!(
+        "relay address {address} is not one of this machine: give its own address, and the one that others see as \
+         external_address"
+    ))
+}
+
+fn shared(config: &Config, relays: usize) -> Result<Shared, Failure> {
+    let mut nonce_key = [0; 32];
+    OsRng.try_fill_bytes(&mut nonce_key).map_err(|error| format!("the system gave no randomness: {error}"))?;
+    Ok(Shared {
+        nonce_key: Secret::new(nonce_key),
+        live: Arc::new(LivePorts::new(relays)),
+        ledger: wiring::ledger(config),
+    })
+}
+
+/// What this machine would need to be faster.
+fn advice(config: &Config, choice: &Choice, listeners: &[Listener]) -> Vec<String> {
+    let mut advice = Vec::new();
+    if let Choice::Epoll(Some(_)) = choice {
+        advice.push("io_uring (see the line above)".to_owned());
+    }
+    if let Some(listener) = listeners.first()
+        && let Some(short) = short_buffers(config, listener.address)
+    {
+        advice.push(short);
+    }
+    if config.io.receive_buffer_bytes == 0 {
+        advice.push("bursts: io.receive_buffer_bytes = 1048576, with sysctl net.core.rmem_max at least that".to_owned());
+    }
+    advice
+}
+
+fn short_buffers(config: &Config, local: SocketAddr) -> Option<String> {
+    let (receive_buffer_bytes, send_buffer_bytes) = (config.io.receive_buffer_bytes, config.io.send_buffer_bytes);
+    let local = SocketAddr::new(local.ip(), 0);
+    let spec = OpenSpec { local, role: SocketRole::Relay, receive_buffer_bytes, send_buffer_bytes };
+    let granted = sluice_net::buffers_granted(&spec).ok()?;
+    let short = granted.receive_bytes < receive_buffer_bytes || granted.send_bytes < send_buffer_bytes;
+    short.then(|| {
+        format!(
+            "the kernel grants sockets {} and {} bytes of receive and send buffer, less than configured: \
+             raise net.core.rmem_max and net.core.wmem_max",
+            granted.receive_bytes, granted.send_bytes
+        )
+    })
+}
+
+/// The HTTP listener, if one is configured.
+async fn admin(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<sluice_admin::Server>, Failure> {
+    let Some(listen) = config.metrics.listen else {
+        return Ok(None);
+    };
+    let health = Health { metrics: metrics.clone(), seen: std::sync::Mutex::new(Vec::new()) };
+    let server = sluice_admin::Server::start(listen, metrics.clone(), move || health.check()).await;
+    server.map(Some).map_err(|error| {
+        format!("metrics cannot be served on {listen}: {error}; name another address as metrics.listen")
+    })
+}
+
+/// Healthy while every worker publishes.
+struct Health {
+    metrics: Arc<Metrics>,
+    /// What each worker had published when it was last seen to advance.
+    seen: std::sync::Mutex<Vec<(u64, Instant)>>,
+}
+
+impl Health {
+    fn check(&self) -> Result<(), String> {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = Instant::now();
+        for (i, published) in self.metrics.publications().into_iter().enumerate() {
+            if i == seen.len() {
+                seen.push((published, now));
+            }
+            if seen[i].0 != published {
+                seen[i] = (published, now);
+            } else if now.duration_since(seen[i].1) > STUCK_AFTER {
+                return Err(format!("worker {i} has not advanced for {} s", STUCK_AFTER.as_secs()));
+            }
+        }
+        Ok(())
+    }
+}
