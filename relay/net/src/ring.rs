@@ -128,6 +128,7 @@ struct State {
     /// When the one timer fires; NEVER when there is none.
     timer_at: Mono,
     timer: Box<Timespec>,
+    enabled: bool,
     failed: Option<DriverError>,
     stats: IoStats,
 }
@@ -527,7 +528,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if !self.quiesce() {
+        if self.state.enabled && !self.quiesce() {
             self.state.arena.leak();
             self.state.buffers.leak();
         }
@@ -711,4 +712,47 @@ impl State {
 
 fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring() -> Ring {
+        let features = probe(&[]).unwrap();
+        RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64 }, &features).unwrap().enable().unwrap()
+    }
+
+    #[test]
+    fn a_sealed_ring_opens_nothing() {
+        let path = c"/etc/hostname";
+        let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0).build();
+        let nop = opcode::Nop::new().build();
+        let plain = IoUring::new(4).unwrap();
+        let mut ring = ring();
+        for entry in [open, socket, nop] {
+            // SAFETY: the path is static.
+            unsafe { ring.ring.uring.submission().push(&entry.clone().user_data(7)) }.unwrap();
+            ring.enter(1, setup::ENTER_GETEVENTS).unwrap();
+            let answers: Vec<_> = ring.ring.uring.completion().map(|it| (it.user_data(), it.result())).collect();
+            assert_eq!(answers, [(7, -libc::EACCES)]);
+        }
+        // The same on a ring that is not sealed: it is the seal that answers.
+        let mut plain = plain;
+        let nop = opcode::Nop::new().build();
+        // SAFETY: it points to nothing.
+        unsafe { plain.submission().push(&nop) }.unwrap();
+        plain.submit_and_wait(1).unwrap();
+        assert_eq!(plain.completion().next().unwrap().result(), 0);
+        // Nor is the seal taken off.
+        assert!(ring.ring.uring.submitter().register_restrictions(&mut []).is_err());
+    }
+
+    #[test]
+    fn a_ring_that_is_never_enabled_leaves_nothing_behind() {
+        let features = probe(&[]).unwrap();
+        let made = RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64 }, &features).unwrap();
+        std::thread::spawn(move || drop(made)).join().unwrap();
+    }
 }

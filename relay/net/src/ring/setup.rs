@@ -301,6 +301,7 @@ impl RingBuilder {
             bell_armed: false,
             timer_at: Mono::NEVER,
             timer: Box::new(Timespec::new()),
+            enabled: false,
             failed: None,
             stats: IoStats::default(),
         };
@@ -318,6 +319,7 @@ impl RingBuilder {
         }
         let enabled = ring.ring.uring.submitter().register_enable_rings();
         enabled.map_err(|error| setup_error(&error))?;
+        ring.state.enabled = true;
         Ok(ring)
     }
 
