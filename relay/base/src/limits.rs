@@ -183,3 +183,18 @@ pub const SLOTS_MAX: u32 = 32_768;
 
 /// HTTP connections of the metrics listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Bytes of one HTTP request's line and headers: a scraper sends a few hundred.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
+
+/// How long an HTTP client may take for the headers of its next request: a connection that says nothing goes.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an HTTP connection may live: a client that reads its answer slowly or never holds no place for good.
+pub const ADMIN_CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long answers under way may take at the end of a connection or of the process.
+pub const ADMIN_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a worker may publish nothing and still count as well: 50 publications.
+pub const WORKER_STALL_MAX: Duration = Duration::from_secs(5);

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use prometheus::core::Desc;
 use prometheus::proto;
-use sluice_base::io::IoStats;
 use sluice_base::stats::{Code, Counter, Direction, DropReason, Leg, Method, Single};
 
 use crate::BuildInfo;
 use crate::busy::Busy;
 use crate::cells::WorkerCells;
-use crate::family::{DRIVER_DROPS, FAMILIES, Family, Kind, LATENCY_BOUNDS, Source};
+use crate::family::{DRIVER_DROPS, FAMILIES, Family, IoField, Kind, LATENCY_BOUNDS, Source};
 use crate::latency::{Batch, LatencyReader};
 
 /// Collects every family of the table.
@@ -100,7 +99,7 @@ impl Collector {
         self.workers.iter().map(|cells| cells.counter(counter)).sum()
     }
 
-    fn sum_io(&self, field: fn(&IoStats) -> u64) -> u64 {
+    fn sum_io(&self, field: IoField) -> u64 {
         self.workers.iter().map(|cells| field(&cells.io())).sum()
     }
 

@@ -70,6 +70,9 @@ impl Unit {
     }
 }
 
+/// A number of a driver.
+pub type IoField = fn(&IoStats) -> u64;
+
 /// Where the numbers of a family come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
@@ -92,7 +95,7 @@ pub enum Source {
     /// The latency histogram.
     Latency,
     /// A number of the driver, summed over workers.
-    Io(fn(&IoStats) -> u64),
+    Io(IoField),
     /// Ticks of each worker.
     WorkerTicks,
     /// Processor time of each worker.
@@ -102,7 +105,7 @@ pub enum Source {
 }
 
 /// Reasons of drops that the driver counts, beside those of [`DropReason`](sluice_base::stats::DropReason).
-pub(crate) const DRIVER_DROPS: &[(&str, fn(&IoStats) -> u64)] = &[
+pub(crate) const DRIVER_DROPS: &[(&str, IoField)] = &[
     ("truncated", |io| io.truncated),
     ("send_full", |io| io.send_full),
     ("send_failed", |io| io.send_failed),

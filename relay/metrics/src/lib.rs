@@ -19,7 +19,7 @@ use sluice_base::WorkerId;
 
 pub use cells::WorkerCells;
 pub use document::documentation;
-pub use family::{FAMILIES, Family, Kind, Source, Unit};
+pub use family::{FAMILIES, Family, IoField, Kind, Source, Unit};
 pub use latency::LatencyRecorder;
 
 use collect::Collector;
