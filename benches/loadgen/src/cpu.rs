@@ -39,8 +39,7 @@ impl CpuClock {
 
 /// CPU nanoseconds of this process so far.
 pub(crate) fn own_nanos() -> u64 {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
-        .map_or(0, |time| nanos_of(time.tv_sec(), time.tv_nsec()))
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0, |time| nanos_of(time.tv_sec(), time.tv_nsec()))
 }
 
 /// Nanoseconds that all cores of the machine spent on anything, interrupts and stolen time included.
@@ -69,10 +68,7 @@ fn nanos_of(seconds: i64, nanos: i64) -> u64 {
 fn idle_of(stat: &str) -> Option<(u32, u64)> {
     let mut cores = 0;
     let mut ticks = 0;
-    for line in stat
-        .lines()
-        .filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "))
-    {
+    for line in stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")) {
         let mut columns = line.split_ascii_whitespace().skip(4);
         ticks += columns.next()?.parse::<u64>().ok()?;
         ticks += columns.next()?.parse::<u64>().ok()?;
@@ -86,11 +82,7 @@ fn drops_of(table: &str, port: u16) -> u64 {
     table
         .lines()
         .skip(1)
-        .filter(|line| {
-            line.split_ascii_whitespace()
-                .nth(1)
-                .is_some_and(|local| local.ends_with(&suffix))
-        })
+        .filter(|line| line.split_ascii_whitespace().nth(1).is_some_and(|local| local.ends_with(&suffix)))
         .filter_map(|line| line.split_ascii_whitespace().last()?.parse::<u64>().ok())
         .sum()
 }

@@ -10,9 +10,7 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{
-    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{IoSlice, IoSliceMut};
 
@@ -54,10 +52,7 @@ impl Endpoint {
         }
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
         socket.set_nonblocking(true)?;
-        let port = socket
-            .local_addr()?
-            .as_socket()
-            .map_or(0, |address| address.port());
+        let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
         Ok(Self {
             socket,
             first,
@@ -83,18 +78,10 @@ impl Endpoint {
     }
 
     /// Sends `bytes` from the address numbered `index`; with a segment size, as a burst of datagrams of that size.
-    pub(crate) fn send(
-        &self,
-        index: u32,
-        to: SocketAddrV4,
-        bytes: &[u8],
-        segment: Option<u16>,
-    ) -> io::Result<Sent> {
+    pub(crate) fn send(&self, index: u32, to: SocketAddrV4, bytes: &[u8], segment: Option<u16>) -> io::Result<Sent> {
         let source = libc::in_pktinfo {
             ipi_ifindex: 0,
-            ipi_spec_dst: libc::in_addr {
-                s_addr: self.ip(index).to_bits().to_be(),
-            },
+            ipi_spec_dst: libc::in_addr { s_addr: self.ip(index).to_bits().to_be() },
             ipi_addr: libc::in_addr { s_addr: 0 },
         };
         let iov = [IoSlice::new(bytes)];
@@ -116,32 +103,17 @@ impl Endpoint {
     }
 
     /// Reads what has arrived, one batch at most, and says how many packets it was.
-    pub(crate) fn receive(
-        &mut self,
-        mut each: impl FnMut(SocketAddrV4, &mut [u8]),
-    ) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddrV4, &mut [u8])) -> io::Result<usize> {
         self.arrived.clear();
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
             let mut packets = self.packets.iter_mut();
-            std::array::from_fn(|_| {
-                [IoSliceMut::new(
-                    packets.next().map_or(&mut [], |packet| &mut packet[..]),
-                )]
-            })
+            std::array::from_fn(|_| [IoSliceMut::new(packets.next().map_or(&mut [], |packet| &mut packet[..]))])
         };
         let fd = self.socket.as_raw_fd();
-        match recvmmsg(
-            fd,
-            &mut self.headers,
-            slices.iter_mut(),
-            MsgFlags::MSG_DONTWAIT,
-            None,
-        ) {
+        match recvmmsg(fd, &mut self.headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(results) => {
                 for result in results {
-                    let from = result
-                        .address
-                        .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Into::into);
+                    let from = result.address.map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Into::into);
                     self.arrived.push((from, result.bytes));
                 }
             }
@@ -162,9 +134,7 @@ mod tests {
     fn receive_all(endpoint: &mut Endpoint, count: usize) -> Vec<(SocketAddrV4, Vec<u8>)> {
         let mut got = Vec::new();
         while got.len() < count {
-            endpoint
-                .receive(|from, bytes| got.push((from, bytes.to_vec())))
-                .expect("receive");
+            endpoint.receive(|from, bytes| got.push((from, bytes.to_vec()))).expect("receive");
         }
         got
     }
@@ -174,21 +144,10 @@ mod tests {
         let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1)).expect("sender");
         let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1)).expect("receiver");
         for index in [0, 1, 300] {
-            assert_eq!(
-                sender
-                    .send(index, receiver.address(index), &[1, 2, 3], None)
-                    .expect("send"),
-                Sent::Yes
-            );
+            assert_eq!(sender.send(index, receiver.address(index), &[1, 2, 3], None).expect("send"), Sent::Yes);
         }
-        let from: Vec<_> = receive_all(&mut receiver, 3)
-            .into_iter()
-            .map(|(from, _)| from)
-            .collect();
-        assert_eq!(
-            from,
-            [sender.address(0), sender.address(1), sender.address(300)]
-        );
+        let from: Vec<_> = receive_all(&mut receiver, 3).into_iter().map(|(from, _)| from).collect();
+        assert_eq!(from, [sender.address(0), sender.address(1), sender.address(300)]);
         assert_eq!(*sender.address(300).ip(), Ipv4Addr::new(127, 66, 1, 45));
     }
 
@@ -197,13 +156,8 @@ mod tests {
         let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1)).expect("sender");
         let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1)).expect("receiver");
         let bytes: Vec<u8> = (0..40).collect();
-        sender
-            .send(7, receiver.address(0), &bytes, Some(10))
-            .expect("send");
-        let packets: Vec<_> = receive_all(&mut receiver, 4)
-            .into_iter()
-            .map(|(_, bytes)| bytes)
-            .collect();
+        sender.send(7, receiver.address(0), &bytes, Some(10)).expect("send");
+        let packets: Vec<_> = receive_all(&mut receiver, 4).into_iter().map(|(_, bytes)| bytes).collect();
         assert_eq!(packets.concat(), bytes);
         assert!(packets.iter().all(|packet| packet.len() == 10));
     }

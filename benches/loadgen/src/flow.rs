@@ -2,9 +2,7 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 
-use sluice_wire::stun::{
-    Builder, Class, Kind, Message, Method, TransactionId, attribute, classify,
-};
+use sluice_wire::stun::{Builder, Class, Kind, Message, Method, TransactionId, attribute, classify};
 use sluice_wire::{channel_data, padding};
 
 use crate::options::Framing;
@@ -48,13 +46,7 @@ enum Arrival {
 
 impl Flow {
     /// From a client to its peer.
-    pub(crate) fn up(
-        client: &Session,
-        server: SocketAddrV4,
-        peer: SocketAddrV4,
-        size: u16,
-        framing: Framing,
-    ) -> Self {
+    pub(crate) fn up(client: &Session, server: SocketAddrV4, peer: SocketAddrV4, size: u16, framing: Framing) -> Self {
         let from = relayed(client);
         Self {
             from: Side::Client,
@@ -77,13 +69,7 @@ impl Flow {
     }
 
     /// From a client to another client, through both allocations.
-    pub(crate) fn across(
-        from: &Session,
-        to: &Session,
-        server: SocketAddrV4,
-        size: u16,
-        framing: Framing,
-    ) -> Self {
+    pub(crate) fn across(from: &Session, to: &Session, server: SocketAddrV4, size: u16, framing: Framing) -> Self {
         Self {
             from: Side::Client,
             index: from.index,
@@ -99,32 +85,20 @@ impl Flow {
         packets.extend_from_slice(&self.header);
         packets.extend_from_slice(&stamp.to_bytes());
         let end = start + self.header.len() + usize::from(size);
-        let padded = if self.header.len() > channel_data::HEADER_LEN {
-            padding(usize::from(size))
-        } else {
-            0
-        };
+        let padded = if self.header.len() > channel_data::HEADER_LEN { padding(usize::from(size)) } else { 0 };
         packets.resize(end + padded, 0x5a);
     }
 
     /// Whether a packet of this flow that arrived at `side` came the right way.
-    pub(crate) fn is_arrival(
-        &self,
-        side: Side,
-        from: SocketAddrV4,
-        packet: &[u8],
-        server: SocketAddrV4,
-    ) -> bool {
+    pub(crate) fn is_arrival(&self, side: Side, from: SocketAddrV4, packet: &[u8], server: SocketAddrV4) -> bool {
         match (self.arrival, side) {
             (Arrival::Bare { from: relayed }, Side::Peer) => from == relayed,
             (Arrival::Channel { number }, Side::Client) => {
-                from == server
-                    && channel_data::parse(packet).is_ok_and(|(found, _)| found == number)
+                from == server && channel_data::parse(packet).is_ok_and(|(found, _)| found == number)
             }
             (Arrival::Indication { peer }, Side::Client) => {
                 from == server
-                    && Message::parse(packet)
-                        .is_ok_and(|message| message.peers().next() == Some(SocketAddr::V4(peer)))
+                    && Message::parse(packet).is_ok_and(|message| message.peers().next() == Some(SocketAddr::V4(peer)))
             }
             _ => false,
         }
@@ -150,8 +124,7 @@ pub(crate) fn payload(side: Side, packet: &[u8]) -> Option<&[u8]> {
         }
         Kind::Stun => {
             let message = Message::parse(packet).ok()?;
-            (message.class == Class::Indication && message.method == Method::DATA)
-                .then(|| message.data())?
+            (message.class == Class::Indication && message.method == Method::DATA).then(|| message.data())?
         }
         Kind::Other => None,
     }
@@ -159,16 +132,12 @@ pub(crate) fn payload(side: Side, packet: &[u8]) -> Option<&[u8]> {
 
 /// A session without a relayed address has no flows: the unspecified address receives nothing.
 fn relayed(session: &Session) -> SocketAddrV4 {
-    session
-        .relayed
-        .unwrap_or(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0))
+    session.relayed.unwrap_or(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0))
 }
 
 fn at_client(index: u32, peer: SocketAddrV4, framing: Framing) -> Arrival {
     match framing {
-        Framing::Channel => Arrival::Channel {
-            number: channel_of(index),
-        },
+        Framing::Channel => Arrival::Channel { number: channel_of(index) },
         Framing::Indication => Arrival::Indication { peer },
     }
 }
@@ -190,16 +159,11 @@ fn send_indication_header(index: u32, peer: SocketAddrV4, size: u16) -> Vec<u8> 
     let mut buffer = vec![0; payload.len() + 64];
     let mut id = [0; 12];
     id[..4].copy_from_slice(&index.to_be_bytes());
-    let length = Builder::new(
-        &mut buffer,
-        Class::Indication,
-        Method::SEND,
-        TransactionId(id),
-    )
-    .xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer))
-    .bytes(attribute::DATA, &payload)
-    .finish()
-    .unwrap_or(0);
+    let length = Builder::new(&mut buffer, Class::Indication, Method::SEND, TransactionId(id))
+        .xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer))
+        .bytes(attribute::DATA, &payload)
+        .finish()
+        .unwrap_or(0);
     buffer.truncate(length.saturating_sub(payload.len() + padding(payload.len())));
     buffer
 }
@@ -215,10 +179,7 @@ mod tests {
 
     fn client(index: u32) -> Session {
         let mut session = Session::new(index);
-        session.relayed = Some(SocketAddrV4::new(
-            std::net::Ipv4Addr::LOCALHOST,
-            50_000 + index as u16,
-        ));
+        session.relayed = Some(SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 50_000 + index as u16));
         session
     }
 
@@ -226,17 +187,10 @@ mod tests {
     fn a_send_indication_is_whole_with_its_payload() {
         let flow = Flow::up(&client(3), SERVER, PEER, 173, Framing::Indication);
         let mut packet = Vec::new();
-        let stamp = Stamp {
-            run: 1,
-            flow: 3,
-            sent: 5,
-        };
+        let stamp = Stamp { run: 1, flow: 3, sent: 5 };
         flow.write(&mut packet, stamp, 173);
         let message = Message::parse(&packet).expect("a STUN message");
-        assert_eq!(
-            (message.class, message.method),
-            (Class::Indication, Method::SEND)
-        );
+        assert_eq!((message.class, message.method), (Class::Indication, Method::SEND));
         assert_eq!(message.peers().next(), Some(SocketAddr::V4(PEER)));
         let data = message.data().expect("DATA");
         assert_eq!((data.len(), Stamp::read(data)), (173, Some(stamp)));
@@ -246,19 +200,8 @@ mod tests {
     fn channel_data_carries_the_payload_and_its_length() {
         let flow = Flow::up(&client(3), SERVER, PEER, 173, Framing::Channel);
         let mut packet = Vec::new();
-        flow.write(
-            &mut packet,
-            Stamp {
-                run: 1,
-                flow: 3,
-                sent: 5,
-            },
-            173,
-        );
-        assert_eq!(
-            (packet.len(), channel_data::parse(&packet)),
-            (177, Ok((0x4003, 173)))
-        );
+        flow.write(&mut packet, Stamp { run: 1, flow: 3, sent: 5 }, 173);
+        assert_eq!((packet.len(), channel_data::parse(&packet)), (177, Ok((0x4003, 173))));
     }
 
     #[test]

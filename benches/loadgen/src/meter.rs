@@ -42,12 +42,7 @@ impl Sample {
     pub(crate) fn take(clock: Clock, server: Option<CpuClock>) -> Result<Self, String> {
         let server = server.map(CpuClock::nanos).transpose()?;
         let wall = clock.nanos();
-        Ok(Self {
-            wall,
-            server,
-            own: cpu::own_nanos(),
-            busy: cpu::busy_nanos(wall)?,
-        })
+        Ok(Self { wall, server, own: cpu::own_nanos(), busy: cpu::busy_nanos(wall)? })
     }
 
     /// From this sample to a later one.
@@ -59,11 +54,6 @@ impl Sample {
             let others = end.busy - self.busy - i128::from(own) - i128::from(server);
             (others as f64 / wall).max(0.0)
         });
-        Spent {
-            seconds: wall / 1e9,
-            server,
-            own_cores: own as f64 / wall,
-            others_cores: others,
-        }
+        Spent { seconds: wall / 1e9, server, own_cores: own as f64 / wall, others_cores: others }
     }
 }

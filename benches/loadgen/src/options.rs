@@ -112,18 +112,13 @@ impl Options {
     /// What the value parsers cannot see.
     pub(crate) fn validate(&self) -> Result<(), String> {
         if self.direction == Direction::C2c && !self.allocations.is_multiple_of(2) {
-            return Err(
-                "--direction c2c: --allocations must be even, the clients are pairs".to_owned(),
-            );
+            return Err("--direction c2c: --allocations must be even, the clients are pairs".to_owned());
         }
         if self.gso && self.burst < 2 {
             return Err("--gso: nothing to hand over as one with --burst 1".to_owned());
         }
         if self.seconds + self.warmup > 270.0 {
-            return Err(
-                "--seconds and --warmup: more than 270 s together; permissions live for 300"
-                    .to_owned(),
-            );
+            return Err("--seconds and --warmup: more than 270 s together; permissions live for 300".to_owned());
         }
         Ok(())
     }
@@ -133,9 +128,7 @@ impl Options {
         match &self.secret {
             None => Account::new(self.user.clone(), self.password.clone()),
             Some(secret) => {
-                let now = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or(Duration::ZERO);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let username = format!("{}:{}", now.as_secs() + 3600, self.user);
                 let password = sluice_crypto::rest_password(secret, &username);
                 Account::new(username, password)

@@ -31,12 +31,7 @@ impl Schedule {
             })
             .collect();
         phases.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Self {
-            period_nanos,
-            phases,
-            next: 0,
-            period: 0.0,
-        }
+        Self { period_nanos, phases, next: 0, period: 0.0 }
     }
 
     /// The flow whose turn came, and when it was due, if that is not after `now` (nanoseconds since the start).
@@ -71,11 +66,7 @@ const BINS: usize = 32;
 impl InFlight {
     /// Nothing on its way.
     pub(crate) fn new() -> Self {
-        Self {
-            bins: [0; BINS],
-            now_ms: 0,
-            count: 0,
-        }
+        Self { bins: [0; BINS], now_ms: 0, count: 0 }
     }
 
     /// Packets on their way.
@@ -150,11 +141,7 @@ mod tests {
         for pacing in [Pacing::Even, Pacing::Natural] {
             let mut schedule = Schedule::new(100, 20_000, 1, pacing, 1);
             let sent = sent_by(&mut schedule, 999_999_999);
-            assert!(
-                (19_999..=20_001).contains(&sent.len()),
-                "{pacing:?}: {}",
-                sent.len()
-            );
+            assert!((19_999..=20_001).contains(&sent.len()), "{pacing:?}: {}", sent.len());
             assert!(sent.is_sorted_by_key(|&(_, at)| at));
             let of_one = sent.iter().filter(|&&(flow, _)| flow == 42).count();
             assert!((199..=201).contains(&of_one));
@@ -170,14 +157,8 @@ mod tests {
     #[test]
     fn even_turns_are_equally_far_apart() {
         let mut schedule = Schedule::new(4, 1_000, 1, Pacing::Even, 1);
-        let at: Vec<_> = sent_by(&mut schedule, 5_000_000)
-            .into_iter()
-            .map(|(_, at)| at)
-            .collect();
-        assert_eq!(
-            at,
-            [0, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000]
-        );
+        let at: Vec<_> = sent_by(&mut schedule, 5_000_000).into_iter().map(|(_, at)| at).collect();
+        assert_eq!(at, [0, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000]);
     }
 
     #[test]

@@ -63,67 +63,28 @@ impl From<Direction> for &'static str {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            direction,
-            size,
-            seconds,
-            sent,
-            delivered,
-            lost,
-            per_second,
-            ..
-        } = self;
+        let Self { direction, size, seconds, sent, delivered, lost, per_second, .. } = self;
         if *direction == "allocate" {
-            writeln!(
-                f,
-                "{delivered} allocations in {seconds:.2} s, {per_second:.0} per second"
-            )?;
+            writeln!(f, "{delivered} allocations in {seconds:.2} s, {per_second:.0} per second")?;
         } else {
             let share = 100.0 * *lost as f64 / (*sent).max(1) as f64;
             let rate = match self.rate_pps {
                 0 => "flat out".to_owned(),
                 rate => format!("{rate} pps"),
             };
-            writeln!(
-                f,
-                "{direction}, {size} bytes, {rate}: {delivered} of {sent} delivered in {seconds:.2} s"
-            )?;
-            writeln!(
-                f,
-                "{per_second:.0} per second, {lost} lost ({share:.3} %), {} misrouted",
-                self.misrouted
-            )?;
+            writeln!(f, "{direction}, {size} bytes, {rate}: {delivered} of {sent} delivered in {seconds:.2} s")?;
+            writeln!(f, "{per_second:.0} per second, {lost} lost ({share:.3} %), {} misrouted", self.misrouted)?;
         }
-        let Self {
-            p50_us,
-            p99_us,
-            p999_us,
-            ..
-        } = self;
-        writeln!(
-            f,
-            "latency: p50 {p50_us:.1} us, p99 {p99_us:.1} us, p99.9 {p999_us:.1} us"
-        )?;
+        let Self { p50_us, p99_us, p999_us, .. } = self;
+        writeln!(f, "latency: p50 {p50_us:.1} us, p99 {p99_us:.1} us, p99.9 {p999_us:.1} us")?;
         if let (Some(cpu), Some(cores)) = (self.cpu_ns_per_packet, self.server_cores) {
             writeln!(f, "server: {cpu:.0} ns of CPU each, {cores:.3} cores")?;
         }
         if let Some(others) = self.others_cores {
             writeln!(f, "others: {others:.3} cores")?;
         }
-        let Self {
-            own_cores,
-            own_drops,
-            no_room,
-            late_us_max,
-            ..
-        } = self;
-        write!(
-            f,
-            "load generator: {own_cores:.3} cores, {own_drops} dropped at its sockets, "
-        )?;
-        write!(
-            f,
-            "{no_room} not taken by the kernel, at most {late_us_max:.0} us late"
-        )
+        let Self { own_cores, own_drops, no_room, late_us_max, .. } = self;
+        write!(f, "load generator: {own_cores:.3} cores, {own_drops} dropped at its sockets, ")?;
+        write!(f, "{no_room} not taken by the kernel, at most {late_us_max:.0} us late")
     }
 }

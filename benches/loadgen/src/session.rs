@@ -33,12 +33,7 @@ pub(crate) struct Account {
 impl Account {
     /// An account whose realm the server will tell.
     pub(crate) fn new(username: String, password: String) -> Self {
-        Self {
-            username,
-            password,
-            realm: Vec::new(),
-            key: None,
-        }
+        Self { username, password, realm: Vec::new(), key: None }
     }
 
     fn learn(&mut self, realm: &[u8]) {
@@ -107,12 +102,7 @@ struct Open {
 impl Session {
     /// A client that has not spoken yet.
     pub(crate) fn new(index: u32) -> Self {
-        Self {
-            index,
-            relayed: None,
-            nonce: Vec::new(),
-            open: None,
-        }
+        Self { index, relayed: None, nonce: Vec::new(), open: None }
     }
 }
 
@@ -147,15 +137,7 @@ impl<'a> Signalling<'a> {
         clock: Clock,
         seed: u64,
     ) -> Self {
-        Self {
-            endpoint,
-            server,
-            account,
-            clock,
-            random: Random(seed),
-            next_sweep: 0,
-            buffer: [0; 1024],
-        }
+        Self { endpoint, server, account, clock, random: Random(seed), next_sweep: 0, buffer: [0; 1024] }
     }
 
     /// The clients' addresses.
@@ -191,12 +173,7 @@ impl<'a> Signalling<'a> {
     }
 
     /// Sends the first request of a step.
-    pub(crate) fn start(
-        &mut self,
-        sessions: &mut [Session],
-        slot: usize,
-        step: Step,
-    ) -> Result<(), String> {
+    pub(crate) fn start(&mut self, sessions: &mut [Session], slot: usize, step: Step) -> Result<(), String> {
         let now = self.clock.nanos();
         let transaction = self.transaction(slot);
         let authenticated = !sessions[slot].nonce.is_empty();
@@ -251,10 +228,7 @@ impl<'a> Signalling<'a> {
             };
             if open.attempts == ATTEMPTS_MAX {
                 let name = open.step.name();
-                return Err(format!(
-                    "no answer from {} to {name}: is the server running there?",
-                    self.server
-                ));
+                return Err(format!("no answer from {} to {name}: is the server running there?", self.server));
             }
             open.retransmit = now + (nanos(RETRANSMIT_FIRST) << open.attempts);
             open.attempts += 1;
@@ -291,21 +265,14 @@ enum Answer {
     Foreign,
 }
 
-fn write(
-    buffer: &mut [u8],
-    account: &Account,
-    session: &Session,
-    open: &Open,
-) -> Result<usize, String> {
+fn write(buffer: &mut [u8], account: &Account, session: &Session, open: &Open) -> Result<usize, String> {
     let mut builder = Builder::new(buffer, Class::Request, open.step.method(), open.transaction);
     match open.step {
         Step::Allocate => builder.u32(attribute::REQUESTED_TRANSPORT, TRANSPORT_UDP),
-        Step::Bind { channel, peer } => builder
-            .channel(channel)
-            .xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer)),
-        Step::Permit { peer } => {
-            builder.xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer))
+        Step::Bind { channel, peer } => {
+            builder.channel(channel).xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer))
         }
+        Step::Permit { peer } => builder.xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer)),
         Step::Delete => builder.u32(attribute::LIFETIME, 0),
     };
     if let Some(key) = account.key.as_ref().filter(|_| open.authenticated) {
@@ -318,12 +285,7 @@ fn write(
     builder.finish().map_err(|error| error.to_string())
 }
 
-fn read(
-    account: &mut Account,
-    sessions: &mut [Session],
-    bytes: &[u8],
-    now: u64,
-) -> Result<Answer, String> {
+fn read(account: &mut Account, sessions: &mut [Session], bytes: &[u8], now: u64) -> Result<Answer, String> {
     let Ok(message) = Message::parse(bytes) else {
         return Ok(Answer::Foreign);
     };
@@ -332,20 +294,12 @@ fn read(
     let Some(session) = sessions.get_mut(slot) else {
         return Ok(Answer::Foreign);
     };
-    let Some(open) = session
-        .open
-        .as_mut()
-        .filter(|open| open.transaction == message.transaction)
-    else {
+    let Some(open) = session.open.as_mut().filter(|open| open.transaction == message.transaction) else {
         return Ok(Answer::Foreign);
     };
     match message.class {
         Class::Success => {
-            let granted = Granted {
-                slot,
-                step: open.step,
-                nanos: now - open.started,
-            };
+            let granted = Granted { slot, step: open.step, nanos: now - open.started };
             if open.step == Step::Allocate {
                 session.relayed = Some(relayed(&message)?);
             }
@@ -367,17 +321,11 @@ fn challenge(
     session_nonce: &mut Vec<u8>,
     message: &Message<'_>,
 ) -> Result<(), String> {
-    let (code, reason) = message
-        .attributes
-        .error_code
-        .unwrap_or((0, "no error code"));
+    let (code, reason) = message.attributes.error_code.unwrap_or((0, "no error code"));
     let fresh = (code == 401 && !open.authenticated) || code == 438;
     let attributes = &message.attributes;
     let (true, Some(realm), Some(nonce)) = (fresh, attributes.realm, attributes.nonce) else {
-        return Err(format!(
-            "the server refuses {}: {code} {reason}",
-            open.step.name()
-        ));
+        return Err(format!("the server refuses {}: {code} {reason}", open.step.name()));
     };
     account.learn(realm);
     nonce.clone_into(session_nonce);
@@ -388,9 +336,7 @@ fn challenge(
 fn relayed(message: &Message<'_>) -> Result<SocketAddrV4, String> {
     match message.attributes.xor_relayed {
         Some(SocketAddr::V4(address)) => Ok(address),
-        Some(SocketAddr::V6(_)) => {
-            Err("the server allocated an IPv6 address without being asked to".to_owned())
-        }
+        Some(SocketAddr::V6(_)) => Err("the server allocated an IPv6 address without being asked to".to_owned()),
         None => Err("the server's answer to Allocate has no XOR-RELAYED-ADDRESS".to_owned()),
     }
 }

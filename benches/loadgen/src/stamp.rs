@@ -28,11 +28,7 @@ impl Stamp {
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
         let (&[r0, r1, r2, r3, f0, f1, f2, f3], rest) = payload.split_first_chunk::<8>()?;
         let sent = u64::from_be_bytes(*rest.first_chunk::<8>()?);
-        Some(Self {
-            run: u32::from_be_bytes([r0, r1, r2, r3]),
-            flow: u32::from_be_bytes([f0, f1, f2, f3]),
-            sent,
-        })
+        Some(Self { run: u32::from_be_bytes([r0, r1, r2, r3]), flow: u32::from_be_bytes([f0, f1, f2, f3]), sent })
     }
 }
 
@@ -42,11 +38,7 @@ mod tests {
 
     #[test]
     fn a_stamp_reads_as_it_was_written() {
-        let stamp = Stamp {
-            run: 0xdead_beef,
-            flow: 77,
-            sent: 1 << 40,
-        };
+        let stamp = Stamp { run: 0xdead_beef, flow: 77, sent: 1 << 40 };
         let mut payload = stamp.to_bytes().to_vec();
         payload.push(9);
         assert_eq!(Stamp::read(&payload), Some(stamp));

@@ -25,42 +25,20 @@ const DRAIN_NANOS: u64 = 300_000_000;
 ///
 /// # Errors
 /// The server refuses, does not answer, or ends; a socket fails.
-pub(crate) fn run(
-    options: &Options,
-    clock: Clock,
-    server_cpu: Option<CpuClock>,
-) -> Result<Report, String> {
+pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>) -> Result<Report, String> {
     let mut clients = open(options.clients_from)?;
     let peers = open(options.peers_from)?;
-    let mut signalling = Signalling::new(
-        &mut clients,
-        options.server,
-        options.account(),
-        clock,
-        options.seed,
-    );
+    let mut signalling = Signalling::new(&mut clients, options.server, options.account(), clock, options.seed);
     let concurrency = options.concurrency as usize;
     let mut sessions: Vec<Session> = (0..options.allocations).map(Session::new).collect();
     signalling.all(&mut sessions, concurrency, |_| Step::Allocate)?;
     let partners = partners(options, &sessions, &peers);
     signalling.all(&mut sessions, concurrency, |slot| match options.framing {
-        Framing::Channel => Step::Bind {
-            channel: flow::channel_of(slot as u32),
-            peer: partners[slot],
-        },
-        Framing::Indication => Step::Permit {
-            peer: partners[slot],
-        },
+        Framing::Channel => Step::Bind { channel: flow::channel_of(slot as u32), peer: partners[slot] },
+        Framing::Indication => Step::Permit { peer: partners[slot] },
     })?;
     let flows = flows(options, &sessions, &partners);
-    let mut run = Run::new(
-        options,
-        clock,
-        server_cpu,
-        signalling.endpoint(),
-        peers,
-        flows,
-    )?;
+    let mut run = Run::new(options, clock, server_cpu, signalling.endpoint(), peers, flows)?;
     run.go()?;
     let report = run.report()?;
     signalling.all(&mut sessions, concurrency, |_| Step::Delete)?;
@@ -75,21 +53,14 @@ fn open(first: std::net::Ipv4Addr) -> Result<Endpoint, String> {
 fn partners(options: &Options, sessions: &[Session], peers: &Endpoint) -> Vec<SocketAddrV4> {
     (0..sessions.len())
         .map(|slot| match options.direction {
-            Direction::C2c => sessions[slot ^ 1]
-                .relayed
-                .unwrap_or_else(|| peers.address(slot as u32)),
+            Direction::C2c => sessions[slot ^ 1].relayed.unwrap_or_else(|| peers.address(slot as u32)),
             _ => peers.address(slot as u32),
         })
         .collect()
 }
 
 fn flows(options: &Options, sessions: &[Session], partners: &[SocketAddrV4]) -> Vec<Flow> {
-    let Options {
-        server,
-        size,
-        framing,
-        ..
-    } = *options;
+    let Options { server, size, framing, .. } = *options;
     let mut flows = Vec::new();
     for (slot, (session, &partner)) in sessions.iter().zip(partners).enumerate() {
         let up = || Flow::up(session, server, partner, size, framing);
@@ -98,13 +69,7 @@ fn flows(options: &Options, sessions: &[Session], partners: &[SocketAddrV4]) -> 
             Direction::Up => flows.push(up()),
             Direction::Down => flows.push(down()),
             Direction::Both => flows.extend([up(), down()]),
-            Direction::C2c => flows.push(Flow::across(
-                session,
-                &sessions[slot ^ 1],
-                server,
-                size,
-                framing,
-            )),
+            Direction::C2c => flows.push(Flow::across(session, &sessions[slot ^ 1], server, size, framing)),
             Direction::Allocate => {}
         }
     }
@@ -155,15 +120,8 @@ impl<'a> Run<'a> {
         flows: Vec<Flow>,
     ) -> Result<Self, String> {
         let count = u32::try_from(flows.len()).map_err(|error| error.to_string())?;
-        let schedule = (options.rate > 0).then(|| {
-            Schedule::new(
-                count,
-                options.rate,
-                options.burst,
-                options.pacing,
-                options.seed,
-            )
-        });
+        let schedule =
+            (options.rate > 0).then(|| Schedule::new(count, options.rate, options.burst, options.pacing, options.seed));
         let drops_before = cpu::socket_drops(clients.port()) + cpu::socket_drops(peers.port());
         Ok(Self {
             options,
@@ -220,8 +178,7 @@ impl<'a> Run<'a> {
             let flow = match &mut self.schedule {
                 Some(schedule) => match schedule.due(now - origin) {
                     Some((flow, due)) => {
-                        self.tally.late_nanos_max =
-                            self.tally.late_nanos_max.max(now - origin - due);
+                        self.tally.late_nanos_max = self.tally.late_nanos_max.max(now - origin - due);
                         flow as usize
                     }
                     None => return Ok(()),
@@ -242,11 +199,7 @@ impl<'a> Run<'a> {
 
     fn send_burst(&mut self, number: usize) -> Result<(), String> {
         let flow = &self.flows[number];
-        let stamp = Stamp {
-            run: self.tally.run,
-            flow: number as u32,
-            sent: self.clock.nanos(),
-        };
+        let stamp = Stamp { run: self.tally.run, flow: number as u32, sent: self.clock.nanos() };
         self.scratch.clear();
         flow.write(&mut self.scratch, stamp, self.options.size);
         let length = self.scratch.len();
@@ -276,16 +229,13 @@ impl<'a> Run<'a> {
         for side in [Side::Client, Side::Peer] {
             let endpoint = match side {
                 Side::Client if self.options.direction == Direction::Up => continue,
-                Side::Peer
-                    if matches!(self.options.direction, Direction::Down | Direction::C2c) =>
-                {
+                Side::Peer if matches!(self.options.direction, Direction::Down | Direction::C2c) => {
                     continue;
                 }
                 Side::Client => &mut *self.clients,
                 Side::Peer => &mut self.peers,
             };
-            let (clock, flows, tally, options) =
-                (self.clock, &self.flows, &mut self.tally, self.options);
+            let (clock, flows, tally, options) = (self.clock, &self.flows, &mut self.tally, self.options);
             let mut now = None;
             endpoint
                 .receive(|from, packet| {
@@ -301,9 +251,7 @@ impl<'a> Run<'a> {
         let spent = self.spent.ok_or("nothing was measured")?;
         let tally = &self.tally;
         let drops = cpu::socket_drops(self.clients.port()) + cpu::socket_drops(self.peers.port());
-        let per_packet = spent
-            .server
-            .map(|nanos| nanos as f64 / tally.delivered.max(1) as f64);
+        let per_packet = spent.server.map(|nanos| nanos as f64 / tally.delivered.max(1) as f64);
         Ok(Report {
             direction: self.options.direction.into(),
             size: self.options.size,
@@ -351,26 +299,15 @@ impl Tally {
         }
     }
 
-    fn packet(
-        &mut self,
-        flows: &[Flow],
-        options: &Options,
-        side: Side,
-        from: SocketAddrV4,
-        packet: &[u8],
-        now: u64,
-    ) {
+    fn packet(&mut self, flows: &[Flow], options: &Options, side: Side, from: SocketAddrV4, packet: &[u8], now: u64) {
         let payload = flow::payload(side, packet);
-        let stamp = payload
-            .and_then(Stamp::read)
-            .filter(|stamp| stamp.run == self.run);
+        let stamp = payload.and_then(Stamp::read).filter(|stamp| stamp.run == self.run);
         let (Some(payload), Some(stamp)) = (payload, stamp) else {
             // Another run's, or an answer that came late.
             return;
         };
         let right = flows.get(stamp.flow as usize).is_some_and(|flow| {
-            flow.is_arrival(side, from, packet, options.server)
-                && payload.len() == usize::from(options.size)
+            flow.is_arrival(side, from, packet, options.server) && payload.len() == usize::from(options.size)
         });
         if !right {
             self.misrouted += 1;
@@ -382,8 +319,7 @@ impl Tally {
         }
         if self.window.contains(&stamp.sent) {
             self.arrived += 1;
-            self.latency
-                .saturating_record(now.saturating_sub(stamp.sent));
+            self.latency.saturating_record(now.saturating_sub(stamp.sent));
         }
     }
 }
