@@ -35,10 +35,9 @@ pub(crate) fn start(args: &RunArgs, local: &[IpAddr], unix_seconds: u64) -> Resu
             .map(|address| Listen { address, realm: "sluice.localhost".to_owned(), tenant: TenantId(0) })
             .collect(),
         guard: Guard { allow_classes: vec![AddressClass::Loopback], ..Guard::default() },
-        metrics: args.metrics.map_or_else(Metrics::default, |listen| Metrics {
-            listen: Some(listen),
-            ..Metrics::default()
-        }),
+        metrics: args
+            .metrics
+            .map_or_else(Metrics::default, |listen| Metrics { listen: Some(listen), ..Metrics::default() }),
         tenants: vec![Tenant {
             name: "default".to_owned(),
             secrets: vec![Secret::new(secret)],

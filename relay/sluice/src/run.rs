@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, TryRngCore};
+use sluice_admin::{Advancing, Server};
 use sluice_base::Secret;
 use sluice_base::io::{OpenSpec, SocketRole};
 use sluice_base::limits::WORKERS_MAX;
@@ -20,15 +20,15 @@ use crate::driver::Choice;
 use crate::workers::{Plan, Workers};
 use crate::{development, wiring};
 
-/// How long a worker may go without publishing before it counts as stuck; it publishes each second.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// Open files left over where their limit decides how many allocations a development start allows.
+const FILES_SPARE: u32 = 256;
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     log_to_stderr(args);
     os::forbid_dumps().map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
     let local = os::local_addresses().map_err(|error| format!("the machine's addresses cannot be read: {error}"))?;
-    let (config, credentials) = match &args.config {
+    let (mut config, credentials) = match &args.config {
         Some(file) => (Config::load(file, &io_features()).map_err(|error| error.to_string())?, None),
         None => {
             let (config, credentials) = development::start(args, &local, os::now().unix_seconds)?;
@@ -38,6 +38,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let listeners = wiring::listeners(&config, &local)?;
     let relays = wiring::relays(&config, &listeners)?;
     let cores = cores(&config)?;
+    if credentials.is_some() {
+        fit_files(&mut config, listeners.len(), &relays, cores.len());
+    }
     check_files(&config, listeners.len(), &relays, cores.len())?;
     listeners.iter().try_for_each(check_listener)?;
     relays.iter().try_for_each(|relay| check_relay(relay, &local))?;
@@ -67,7 +70,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let admin = admin(&config, &metrics).await?;
         let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
         let workers = Workers::start(&plan, &metrics, &ended)?;
-        let metrics_at = admin.as_ref().map(|admin| admin.address());
+        let metrics_at = admin.as_ref().map(Server::address);
+        let (stop_admin, admin_stops) = tokio::sync::oneshot::channel::<()>();
+        let admin = admin.map(|admin| {
+            tokio::spawn(admin.serve(async {
+                // Whether it is told or the teller is gone: both end it.
+                let _ = admin_stops.await;
+            }))
+        });
         let start = Start {
             listeners: &listeners,
             choice: &choice,
@@ -86,8 +96,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             _ = ends.recv() => tracing::error!("a worker ended"),
         }
         let stopped = workers.stop();
+        drop(stop_admin);
         if let Some(admin) = admin {
-            admin.stop().await;
+            admin.await.map_err(|error| format!("the metrics listener ended badly: {error}"))?;
         }
         tracing::info!("stopped");
         stopped
@@ -132,6 +143,18 @@ fn cores(config: &Config) -> Result<Vec<usize>, Failure> {
     }
     cores.truncate(WORKERS_MAX);
     Ok(cores)
+}
+
+/// Nobody has configured a number of allocations: as many as this shell's limit on open files allows.
+fn fit_files(config: &mut Config, listeners: usize, relays: &[RelayAddress], workers: usize) {
+    let needed = wiring::files_needed(config, listeners, relays, workers);
+    let limit = os::raise_open_files(needed).unwrap_or(0);
+    if limit < needed {
+        let allocations = u64::from(config.limits.allocations()) * limit / needed;
+
+        let fitting = allocations.saturating_sub(u64::from(FILES_SPARE)) as u32;
+        config.limits.total.allocations = Some(fitting.max(1));
+    }
 }
 
 fn check_files(config: &Config, listeners: usize, relays: &[RelayAddress], workers: usize) -> Result<(), Failure> {
@@ -188,7 +211,8 @@ fn advice(config: &Config, choice: &Choice, listeners: &[Listener]) -> Vec<Strin
         advice.push(short);
     }
     if config.io.receive_buffer_bytes == 0 {
-        advice.push("bursts: io.receive_buffer_bytes = 1048576, with sysctl net.core.rmem_max at least that".to_owned());
+        advice
+            .push("bursts: io.receive_buffer_bytes = 1048576, with sysctl net.core.rmem_max at least that".to_owned());
     }
     advice
 }
@@ -209,38 +233,12 @@ fn short_buffers(config: &Config, local: SocketAddr) -> Option<String> {
 }
 
 /// The HTTP listener, if one is configured.
-async fn admin(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<sluice_admin::Server>, Failure> {
+async fn admin(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Server>, Failure> {
     let Some(listen) = config.metrics.listen else {
         return Ok(None);
     };
-    let health = Health { metrics: metrics.clone(), seen: std::sync::Mutex::new(Vec::new()) };
-    let server = sluice_admin::Server::start(listen, metrics.clone(), move || health.check()).await;
-    server.map(Some).map_err(|error| {
-        format!("metrics cannot be served on {listen}: {error}; name another address as metrics.listen")
-    })
-}
-
-/// Healthy while every worker publishes.
-struct Health {
-    metrics: Arc<Metrics>,
-    /// What each worker had published when it was last seen to advance.
-    seen: std::sync::Mutex<Vec<(u64, Instant)>>,
-}
-
-impl Health {
-    fn check(&self) -> Result<(), String> {
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let now = Instant::now();
-        for (i, published) in self.metrics.publications().into_iter().enumerate() {
-            if i == seen.len() {
-                seen.push((published, now));
-            }
-            if seen[i].0 != published {
-                seen[i] = (published, now);
-            } else if now.duration_since(seen[i].1) > STUCK_AFTER {
-                return Err(format!("worker {i} has not advanced for {} s", STUCK_AFTER.as_secs()));
-            }
-        }
-        Ok(())
-    }
+    let watched = metrics.clone();
+    let health = Advancing::new(move || watched.publications());
+    let server = Server::bind(listen, metrics.clone(), health).await;
+    server.map(Some).map_err(|error| error.to_string())
 }

@@ -178,19 +178,15 @@ mod tests {
 
     #[test]
     fn a_wildcard_becomes_one_socket_per_address() {
-        let listen = |address: &str| Listen {
-            address: address.parse().unwrap(),
-            realm: "r".to_owned(),
-            tenant: TenantId(0),
-        };
+        let listen =
+            |address: &str| Listen { address: address.parse().unwrap(), realm: "r".to_owned(), tenant: TenantId(0) };
         let config = Config { listen: vec![listen("0.0.0.0:3478"), listen("[::]:3478")], ..Config::default() };
         let local: Vec<IpAddr> =
             ["127.0.0.1", "10.0.0.5", "::1", "fe80::1", "2001:db8::5"].iter().map(|s| s.parse().unwrap()).collect();
         let listeners = listeners(&config, &local).unwrap();
         let addresses: Vec<_> = listeners.iter().map(|l| l.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:3478", "10.0.0.5:3478", "[::1]:3478", "[2001:db8::5]:3478"]);
-        let relays: Vec<_> =
-            relays(&config, &listeners).unwrap().iter().map(|r| r.address.to_string()).collect();
+        let relays: Vec<_> = relays(&config, &listeners).unwrap().iter().map(|r| r.address.to_string()).collect();
         assert_eq!(relays, ["127.0.0.1", "10.0.0.5", "::1", "2001:db8::5"]);
     }
 }

@@ -90,7 +90,10 @@ impl Workers {
         os::deny_new_rings().map_err(|error| {
             format!("seccomp cannot deny further rings ({error}): is no_new_privs or seccomp itself forbidden here?")
         })?;
-        gates.iter().for_each(|gate| drop(gate.send(())));
+        for gate in &gates {
+            // A worker that has ended meanwhile is found out by its report.
+            let _ = gate.send(());
+        }
         await_all(&reports, threads.len())?;
         Ok(Workers { posts, threads })
     }
@@ -122,7 +125,8 @@ impl Drop for Ended {
 
 impl Seat {
     fn work(self, driver: Driver, steps: Steps) -> Result<(), Failure> {
-        os::pin(self.core).map_err(|error| format!("worker {} cannot be kept on core {}: {error}", self.id.0, self.core))?;
+        os::pin(self.core)
+            .map_err(|error| format!("worker {} cannot be kept on core {}: {error}", self.id.0, self.core))?;
         match driver {
             Driver::Ring(builder) => {
                 let ring = driver::enable(builder);

@@ -21,6 +21,7 @@ mod allocation;
 mod answers;
 mod auth;
 mod guard;
+pub mod harness;
 mod opening;
 mod options;
 mod ports;

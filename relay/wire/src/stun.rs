@@ -26,7 +26,7 @@ const FINGERPRINT_XOR: u32 = 0x5354_554e;
 pub enum Kind {
     /// 0 to 3.
     Stun,
-    /// 64 to 79.
+    /// 64 to 127: all that RFC 5766, 11 gives to channels.
     ChannelData,
     /// Neither: DTLS, RTP, QUIC or noise.
     Other,
@@ -37,7 +37,7 @@ pub enum Kind {
 pub const fn classify(first_byte: u8) -> Kind {
     match first_byte {
         0..=3 => Kind::Stun,
-        64..=79 => Kind::ChannelData,
+        64..=127 => Kind::ChannelData,
         _ => Kind::Other,
     }
 }
@@ -151,7 +151,7 @@ mod tests {
         for byte in 0..=255u8 {
             let expected = match byte {
                 0..=3 => Kind::Stun,
-                0x40..=0x4f => Kind::ChannelData,
+                0x40..=0x7f => Kind::ChannelData,
                 _ => Kind::Other,
             };
             assert_eq!(classify(byte), expected, "{byte}");
