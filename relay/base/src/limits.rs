@@ -181,6 +181,9 @@ pub const SOCKET_BUFFER_BYTES_MAX: u32 = (1 << 30) - 1;
 /// Slots of one worker that can be configured: a provided-buffer ring has at most 32768 entries.
 pub const SLOTS_MAX: u32 = 32_768;
 
+/// The fewest slots of one worker that can be configured: fewer do not fill one tick.
+pub const SLOTS_MIN: u32 = 16;
+
 /// HTTP connections of the metrics listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 

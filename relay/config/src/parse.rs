@@ -448,15 +448,24 @@ impl<'t> Reader<'t, '_> {
         };
         let driver = self.walk.string(&section, "driver");
         let buffer = 0..=u64::from(limits::SOCKET_BUFFER_BYTES_MAX);
-        let slots = self.walk.number(&section, "slots", 0..=u64::from(limits::SLOTS_MAX)).unwrap_or(0);
         Io {
             driver: driver.and_then(|item| self.walk.choice(&item, Driver::NAMED)).unwrap_or_default(),
             disable: self.disabled(&section),
             receive_buffer_bytes: self.walk.number(&section, "receive_buffer_bytes", buffer.clone()).unwrap_or(0)
                 as u32,
             send_buffer_bytes: self.walk.number(&section, "send_buffer_bytes", buffer).unwrap_or(0) as u32,
-            slots: (slots > 0).then_some(slots as u32),
+            slots: self.slots(&section),
         }
+    }
+
+    fn slots(&mut self, section: &Section<'t>) -> Option<u32> {
+        let item = self.walk.number_item(section, "slots", 0..=u64::from(limits::SLOTS_MAX))?;
+        let slots = item.value as u32;
+        if (1..limits::SLOTS_MIN).contains(&slots) {
+            let (min, max) = (limits::SLOTS_MIN, limits::SLOTS_MAX);
+            self.walk.wrong(&item, format!("`{slots}` is out of range: {min} to {max} is allowed, and 0"));
+        }
+        (slots > 0).then_some(slots)
     }
 
     fn disabled(&mut self, section: &Section<'t>) -> Vec<String> {

@@ -183,6 +183,7 @@ fn io_is_a_table_or_a_driver() {
     assert_eq!(driver(""), Driver::Auto);
     assert_says(&mistake("io = \"io-uring\""), &["sluice.toml:1:6: io:", "did you mean `io_uring`?"]);
     assert_says(&mistake("io = 3"), &["expected a table, found a whole number"]);
+    assert_says(&mistake("[io]\nslots = 15"), &["sluice.toml:2:9: io.slots:", "16 to 32768 is allowed, and 0"]);
     assert_says(&mistake("[io]\ndisable = [\"bundle\"]"), &["io.disable[0]", "did you mean `bundles`?"]);
 }
 
