@@ -123,6 +123,8 @@ struct State {
     sending: Vec<Index>,
     /// What a multishot receive looks like.
     receive: Box<libc::msghdr>,
+    /// All free slots are with the kernel, and it could do with more.
+    short: bool,
     bell: Bell,
     bell_armed: bool,
     /// When the one timer fires; NEVER when there is none.
@@ -409,6 +411,7 @@ impl Io for Ring {
         if self.state.buffers.provided() < BUFFERS_LOW && !self.state.sending.is_empty() {
             self.submit();
         }
+        self.state.short = self.state.buffers.wants();
         self.arm();
         let want = self.arm_timer(until);
         self.enter(want, setup::ENTER_GETEVENTS)?;
@@ -666,8 +669,9 @@ impl State {
             return;
         }
         entry.armed = false;
-        if result == -libc::ENOBUFS {
+        if result == -libc::ENOBUFS && self.short {
             self.stats.no_slots += 1;
+        } else if result == -libc::ENOBUFS {
             self.buffers.ran_out();
         }
         if !entry.open {

@@ -12,8 +12,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// "fail instead of waiting" and never arm a receive.
 pub(crate) fn open(spec: &OpenSpec, nonblocking: bool) -> Result<(OwnedFd, SocketAddr), OpenError> {
     let socket = prepare(spec, nonblocking).map_err(|error| open_error(&error))?;
-    let local = socket.local_addr().ok().and_then(|address| address.as_socket()).ok_or(OpenError::Other(0))?;
-    Ok((socket.into(), local))
+    let local = if spec.local.port() > 0 { Some(spec.local) } else { bound_to(&socket) };
+    Ok((socket.into(), local.ok_or(OpenError::Other(0))?))
+}
+
+fn bound_to(socket: &Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok()?.as_socket()
 }
 
 fn prepare(spec: &OpenSpec, nonblocking: bool) -> io::Result<Socket> {

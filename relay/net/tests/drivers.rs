@@ -9,7 +9,7 @@ use sluice_base::io::{Event, Io, OpenError, OpenSpec, SendOptions, Slot, SocketR
 use sluice_base::limits::{HEADROOM_MIN, TAILROOM_MIN};
 use sluice_base::pii::{Pii, TransportAddress};
 use sluice_base::time::Mono;
-use sluice_net::{Epoll, EpollOptions, FEATURES, Packet, Ring, RingBuilder, RingOptions, listener_free, probe};
+use sluice_net::{Epoll, EpollOptions, FEATURES, Packet, Ring, RingBuilder, RingOptions, listener_free, os, probe};
 
 const SLOTS: u32 = 512;
 
@@ -508,7 +508,9 @@ fn more_sends_than_the_queue_holds<M: Make>() {
 }
 
 fn many_sockets_at_once<M: Make>() {
-    const SOCKETS: usize = 3000;
+    // More than a completion queue holds.
+    const SOCKETS: usize = 6000;
+    os::raise_open_files(40_000).unwrap();
     let mut io = M::make(1024, SOCKETS as u32);
     let sockets: HashMap<_, _> = (0..SOCKETS)
         .map(|_| io.open(&relay("127.0.0.1:0")).unwrap())

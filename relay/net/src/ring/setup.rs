@@ -297,6 +297,7 @@ impl RingBuilder {
             messages: (0..if features.op_send_addr { 0 } else { places }).map(|_| Message::empty()).collect(),
             sending: Vec::with_capacity(places),
             receive: Box::new(receive_header()),
+            short: false,
             bell: Bell::new().map_err(|error| setup_error(&error))?,
             bell_armed: false,
             timer_at: Mono::NEVER,
