@@ -13,10 +13,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use sluice_base::io::Slot;
-use sluice_base::limits::{HEADROOM_MIN, SLOT_BYTES, TAILROOM_MIN};
-
-/// Slots of one driver at most: the kernel's bound on a provided-buffer ring.
-pub const SLOTS_MAX: u32 = 32_768;
+use sluice_base::limits::{HEADROOM_MIN, SLOT_BYTES, SLOTS_MAX, SLOTS_MIN, TAILROOM_MIN};
 
 /// What the ring writes in front of a payload, and so the room that every driver leaves.
 pub(crate) const HEADROOM: usize = 72;
@@ -171,12 +168,12 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// `slots` is brought within 16 and [`SLOTS_MAX`].
+    /// `slots` is brought within [`SLOTS_MIN`] and [`SLOTS_MAX`].
     ///
     /// # Errors
     /// ENOMEM.
     pub(crate) fn new(slots: u32) -> io::Result<Self> {
-        let slots = slots.clamp(16, SLOTS_MAX);
+        let slots = slots.clamp(SLOTS_MIN, SLOTS_MAX);
         let memory = Mapping::new(slots as usize * STRIDE)?;
         let free = (0..slots).rev().map(|index| index as Index).collect();
         Ok(Arena { memory, slots, free, reserve: (slots as usize / 8).min(256), out: 0 })

@@ -23,7 +23,7 @@ const READY: usize = 256;
 const RECEIVES: usize = 32;
 
 /// Calls of recvmmsg for one socket and wait: one that is flooded must not starve the others.
-const ROUNDS_MAX: usize = 8;
+const ROUNDS: usize = 8;
 
 /// Messages of one sendmmsg.
 const SENDS: usize = 64;
@@ -39,7 +39,7 @@ const END: u32 = u32::MAX;
 pub struct EpollOptions {
     /// Sockets at most.
     pub sockets_max: u32,
-    /// Packet slots, 16 to [`SLOTS_MAX`](crate::SLOTS_MAX).
+    /// Packet slots; brought within what `limits` allows.
     pub slots: u32,
 }
 
@@ -312,7 +312,7 @@ impl Epoll {
         let Some(fd) = self.target(socket) else {
             return;
         };
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..ROUNDS {
             self.inbox.attach(&mut self.arena);
             let room = self.inbox.slots.len();
             if room == 0 {

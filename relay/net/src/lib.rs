@@ -14,7 +14,7 @@ mod ring;
 mod socket;
 mod waker;
 
-pub use arena::{Packet, SLOTS_MAX};
+pub use arena::Packet;
 pub use epoll::{Epoll, EpollOptions};
 pub use ring::{FEATURES, Features, Ring, RingBuilder, RingOptions, probe};
 pub use socket::{Buffers, buffers_granted, listener_free};

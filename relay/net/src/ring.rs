@@ -51,7 +51,7 @@ const TIMER_SLACK_NANOS: u64 = 10_000_000;
 const BUFFERS_LOW: u32 = 32;
 
 /// Attempts at a submission that the kernel refuses for want of memory.
-const ATTEMPTS_MAX: u32 = 100;
+const ATTEMPTS: u32 = 100;
 
 /// What a completion is about: the top byte of its user data. Below it 24 bits of index, 32 of generation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,8 +66,8 @@ enum Kind {
     CancelAll,
 }
 
-/// Sockets of one ring at most: the bits of an index in the user data.
-const SOCKETS_MAX: u32 = 1 << 24;
+/// Indices of sockets are below: they have 24 bits of the user data.
+const INDEX_LIMIT: u32 = 1 << 24;
 
 const fn user_data(kind: Kind, socket: SocketId) -> u64 {
     (kind as u64) << 56 | (socket.index as u64) << 32 | socket.generation as u64
@@ -188,7 +188,7 @@ impl Ring {
     /// Submits what is queued without waiting, and takes the slots back.
     #[cold]
     fn submit(&mut self) {
-        for _ in 0..ATTEMPTS_MAX {
+        for _ in 0..ATTEMPTS {
             if let Err(error) = self.enter(0, 0) {
                 self.state.failed = Some(error);
                 return;
@@ -377,7 +377,7 @@ impl Ring {
         let cancel = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
         self.push(cancel.user_data(user_data(Kind::CancelAll, NO_SOCKET)));
         let mut batch = Vec::new();
-        for _ in 0..ATTEMPTS_MAX {
+        for _ in 0..ATTEMPTS {
             if self.enter(0, setup::ENTER_GETEVENTS).is_err() {
                 return false;
             }
@@ -595,7 +595,7 @@ impl State {
     #[inline]
     fn completed(&mut self, completion: &cqueue::Entry, batch: &mut Vec<Event<Packet>>) {
         let data = completion.user_data();
-        let socket = SocketId { index: (data >> 32) as u32 & (SOCKETS_MAX - 1), generation: data as u32 };
+        let socket = SocketId { index: (data >> 32) as u32 & (INDEX_LIMIT - 1), generation: data as u32 };
         match (data >> 56) as u8 {
             kind if kind == Kind::Receive as u8 => self.received(socket, completion, batch),
             kind if kind == Kind::Send as u8 => self.send_refused(-completion.result()),

@@ -14,7 +14,7 @@ use sluice_base::pii::Pii;
 use sluice_base::time::Mono;
 
 use super::buffers::{BUFFER_GROUP, Buffers};
-use super::{Handle, Message, NAME_BYTES, Ring, SOCKETS_MAX, State};
+use super::{Handle, INDEX_LIMIT, Message, NAME_BYTES, Ring, State};
 use crate::arena::{Arena, RECEIVE_END};
 use crate::inet::{CONTROL_BYTES, Name};
 use crate::os;
@@ -97,7 +97,7 @@ impl Features {
 pub struct RingOptions {
     /// Sockets at most. The table of direct descriptors has this size, and RLIMIT_NOFILE bounds it.
     pub sockets_max: u32,
-    /// Packet slots, 16 to [`SLOTS_MAX`](crate::SLOTS_MAX).
+    /// Packet slots; brought within what `limits` allows.
     pub slots: u32,
 }
 
@@ -268,7 +268,7 @@ impl RingBuilder {
     /// # Errors
     /// A sentence for the operator.
     pub fn new(options: &RingOptions, features: &Features) -> Result<Self, DriverError> {
-        let sockets_max = options.sockets_max.min(SOCKETS_MAX);
+        let sockets_max = options.sockets_max.min(INDEX_LIMIT);
         let mut builder = builder(features);
         builder.setup_r_disabled().setup_cqsize(COMPLETIONS);
         let uring = builder.build(SUBMISSIONS).map_err(|error| setup_error(&error))?;
