@@ -33,6 +33,6 @@ mod server;
 
 pub use options::{GuardOptions, Listener, Network, RelayAddress, ServerOptions, Shared, StaticUser, Tenant};
 pub use ports::LivePorts;
-pub use quota::{AccountLimits, Ledger, TenantLimits};
+pub use quota::{AccountLimits, Ledger, TenantLimits, Usage};
 pub use reply::Reply;
 pub use server::{Disposition, OpenTicket, Output, Server};

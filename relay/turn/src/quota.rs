@@ -53,6 +53,19 @@ struct Account {
     packets: Bucket,
 }
 
+/// What is claimed of a ledger at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Users that hold anything.
+    pub users: usize,
+    /// Allocations, those in the making included.
+    pub allocations: u32,
+    /// Permissions.
+    pub permissions: u32,
+    /// Channels.
+    pub channels: u32,
+}
+
 /// What one allocation holds of the ledger; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
@@ -104,9 +117,17 @@ impl Ledger {
         })
     }
 
-    #[cfg(test)]
-    fn users_known(&self) -> usize {
-        self.users.lock().unwrap().len()
+    /// What is claimed now, by all users together.
+    pub fn usage(&self) -> Usage {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+        let total = &self.total;
+        Usage {
+            users,
+            allocations: count(&total.allocations),
+            permissions: count(&total.permissions),
+            channels: count(&total.channels),
+        }
     }
 }
 
@@ -306,9 +327,9 @@ mod tests {
         assert!(claim(0, "c").is_none(), "the tenant has three");
         held.push(claim(1, "a").unwrap());
         assert!(claim(1, "b").is_none(), "the relay has four");
-        assert_eq!(ledger.users_known(), 3);
+        assert_eq!(ledger.usage().users, 3);
         held.clear();
-        assert_eq!(ledger.users_known(), 0);
+        assert_eq!(ledger.usage().users, 0);
         assert!(claim(0, "a").is_some());
     }
 
