@@ -295,6 +295,11 @@ impl<R: RngCore> Server<R> {
         self.allocations.iter().flatten().map(|a| a.id)
     }
 
+    /// Deadlines that wait: their number is bounded by what lives.
+    pub fn timers(&self) -> usize {
+        self.wheel.len()
+    }
+
     pub(crate) fn dropped(&mut self, reason: DropReason) -> Disposition {
         self.counters.drop(reason);
         Disposition::Done
