@@ -16,9 +16,10 @@ use crate::options::{Listener, ServerOptions, Tenant};
 const NONCE_COOKIE: &str = "obMatJos2";
 /// Cookie, 4 characters of features, 8 of time, 24 of signature.
 const NONCE_BYTES: usize = 9 + 4 + 8 + 24;
-/// Security features (RFC 8489, 18.1): bit 0, password algorithms; bit 1, user name anonymity.
-const FEATURE_PASSWORD_ALGORITHMS: u8 = 1;
-const FEATURE_USERNAME_ANONYMITY: u8 = 2;
+/// Security features in Base64 (RFC 8489, 18.1: bit 0 is the leftmost of 24): bit 0, password algorithms.
+const FEATURES: &[u8; 4] = b"gAAA";
+/// The same with bit 1, user name anonymity.
+const FEATURES_ANONYMITY: &[u8; 4] = b"wAAA";
 /// PASSWORD-ALGORITHMS as it is offered: SHA-256 before MD5, neither with parameters (RFC 8489, 18.5).
 pub(crate) const OFFERED_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
@@ -213,10 +214,7 @@ impl Authenticator {
     fn nonce_of(&self, seconds: u32, client: TransportAddress) -> Nonce {
         let mut nonce = [0; NONCE_BYTES];
         nonce[..9].copy_from_slice(NONCE_COOKIE.as_bytes());
-        let anonymity = if self.userhashes.is_some() { FEATURE_USERNAME_ANONYMITY } else { 0 };
-        // Base64 of 24 bits of which the highest 18 are zero.
-        nonce[9..12].copy_from_slice(b"AAA");
-        nonce[12] = b'A' + (FEATURE_PASSWORD_ALGORITHMS | anonymity);
+        nonce[9..13].copy_from_slice(if self.userhashes.is_some() { FEATURES_ANONYMITY } else { FEATURES });
         sluice_crypto::hex(&seconds.to_be_bytes(), &mut nonce[13..21]);
         let tag = self.nonce_tag(&nonce[..21], client);
         sluice_crypto::hex(&tag[..12], &mut nonce[21..]);
