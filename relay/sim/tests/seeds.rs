@@ -1,0 +1,83 @@
+//! Seeds of the simulator: 200 in the gate, as many as `SLUICE_SIM_SEEDS` says elsewhere, one with all
+//! its events by `SLUICE_SIM_SEED`.
+
+use sluice_sim::{Coverage, Options, Tamper, run};
+
+/// Seeds of the gate.
+const SEEDS: u64 = 200;
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let count = number("SLUICE_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = number("SLUICE_SIM_FIRST").unwrap_or(1);
+    let mut coverage = Coverage::default();
+    for seed in first..first + count {
+        match run(seed, Options::default()) {
+            Ok(report) => coverage.add(&report.coverage),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    println!("{coverage:#?}");
+    if count >= SEEDS {
+        everything_happened(&coverage);
+    }
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = number("SLUICE_SIM_SEED") else {
+        return;
+    };
+    match run(seed, Options { trace: true, ..Options::default() }) {
+        Ok(report) => println!("seed {seed} holds: {:#?}", report.coverage),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn a_seed_makes_the_same_run_each_time() {
+    for seed in [3, 4] {
+        assert_eq!(run(seed, Options::default()), run(seed, Options::default()));
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is to be a number, not {text:?}")))
+}
+
+/// Seeds in which something never happens prove nothing about it.
+fn everything_happened(c: &Coverage) {
+    let counts = [
+        c.allocations, c.dual, c.tokens_used, c.refreshes, c.ended, c.permissions, c.channels, c.to_peer, c.by_channel,
+        c.to_client, c.data_indications, c.hairpins, c.retransmissions, c.answers_repeated, c.answers_lost,
+        c.questions, c.reviews, c.received,
+    ];
+    assert!(counts.iter().all(|count| *count > 20), "{c:#?}");
+    for code in [400, 403, 420, 437, 441, 443, 486, 508] {
+        assert!(c.errors.contains_key(&code), "no {code} was seen: {c:#?}");
+    }
+}
+
+#[test]
+fn the_oracle_sees_a_packet_that_reaches_a_wrong_peer() {
+    caught(Tamper::CopyToWrongPeer, "for another peer");
+}
+
+#[test]
+fn the_oracle_sees_a_packet_that_reaches_a_wrong_client() {
+    caught(Tamper::WrongClient, "somebody without an allocation");
+}
+
+#[test]
+fn the_oracle_sees_a_changed_payload() {
+    caught(Tamper::FlipBit, "otherwise than");
+}
+
+/// Some seed of a few finds the tampering, and says what it is.
+fn caught(tamper: Tamper, words: &str) {
+    let found = (1..=10).filter_map(|seed| run(seed, Options { tamper, ..Options::default() }).err());
+    let whats: Vec<_> = found.map(|failure| failure.what).collect();
+    assert!(!whats.is_empty(), "{tamper:?} was not seen");
+    assert!(whats.iter().all(|what| what.contains(words)), "{whats:?}");
+}
