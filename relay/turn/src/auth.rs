@@ -62,7 +62,16 @@ pub(crate) struct Authenticator {
     nonce_lifetime: Duration,
     /// By USERHASH (RFC 8489, 14.4); only where every user is static, since a time-limited name
     /// cannot be recovered from its hash.
-    userhashes: Option<BTreeMap<[u8; 32], (TenantId, u32)>>,
+    userhashes: Option<BTreeMap<(ListenerId, [u8; 32]), HiddenUser>>,
+}
+
+/// Whom a USERHASH names.
+#[derive(Clone, Copy)]
+struct HiddenUser {
+    tenant: TenantId,
+    user: u32,
+    /// It was made of `tenant/user`.
+    qualified: bool,
 }
 
 impl Authenticator {
@@ -142,8 +151,7 @@ impl Authenticator {
 
     fn identify(&self, now: Now, message: &Message<'_>, claimed: &Claimed<'_>) -> Option<Identity> {
         if claimed.hashed {
-            let (tenant, user) = *self.userhashes.as_ref()?.get(claimed.name)?;
-            return self.with_static_user(message, claimed, tenant, user as usize);
+            return self.with_hidden_user(message, claimed);
         }
         let default = self.listeners[usize::from(claimed.listener.0)].tenant;
         let fixed = self.static_user(default, claimed.name);
@@ -163,10 +171,18 @@ impl Authenticator {
 
     fn with_static_user(&self, m: &Message<'_>, c: &Claimed<'_>, tenant: TenantId, user: usize) -> Option<Identity> {
         let user = &self.tenants[usize::from(tenant.0)].users[user];
-        let name = user.name.expose().as_bytes();
         // The key is made of the name as it was sent, which may have named the tenant.
-        let full = if c.hashed { name } else { c.name };
-        self.try_password(m, c, full, user.password.expose(), tenant, name)
+        self.try_password(m, c, c.name, user.password.expose(), tenant, user.name.expose().as_bytes())
+    }
+
+    fn with_hidden_user(&self, m: &Message<'_>, c: &Claimed<'_>) -> Option<Identity> {
+        let hash = c.name.try_into().ok()?;
+        let HiddenUser { tenant, user, qualified } = *self.userhashes.as_ref()?.get(&(c.listener, hash))?;
+        let of = &self.tenants[usize::from(tenant.0)];
+        let user = &of.users[user as usize];
+        let name = user.name.expose();
+        let full = if qualified { format!("{}/{name}", of.name) } else { name.clone() };
+        self.try_password(m, c, full.as_bytes(), user.password.expose(), tenant, name.as_bytes())
     }
 
     fn try_password(
@@ -239,8 +255,7 @@ impl Authenticator {
             return false;
         };
         let age = ((now.mono.nanos() / 1_000_000_000) as u32).wrapping_sub(seconds);
-        u64::from(age) <= self.nonce_lifetime.as_secs()
-            && sluice_crypto::equal(&self.nonce_of(seconds, client), nonce)
+        u64::from(age) <= self.nonce_lifetime.as_secs() && sluice_crypto::equal(&self.nonce_of(seconds, client), nonce)
     }
 }
 
@@ -302,19 +317,23 @@ fn split_expiry(name: &[u8]) -> Option<(u64, &[u8])> {
     Some((text.parse().ok()?, name.get(digits + 1..).unwrap_or(&[])))
 }
 
-fn userhashes(options: &ServerOptions) -> BTreeMap<[u8; 32], (TenantId, u32)> {
+/// The hash of every name by which a static user may come to a listener: alone to the listener's own
+/// tenant, and behind its tenant's name to any.
+fn userhashes(options: &ServerOptions) -> BTreeMap<(ListenerId, [u8; 32]), HiddenUser> {
     let mut all = BTreeMap::new();
-    for listener in options.listeners.iter() {
+    for (l, listener) in options.listeners.iter().enumerate() {
+        let mut add = |name: &str, hidden| {
+            let hash = sluice_crypto::userhash(name.as_bytes(), listener.realm.as_bytes());
+            all.entry((ListenerId(l as u16), hash)).or_insert(hidden);
+        };
+        let default = &options.tenants[usize::from(listener.tenant.0)];
+        for (u, user) in default.users.iter().enumerate() {
+            add(user.name.expose(), HiddenUser { tenant: listener.tenant, user: u as u32, qualified: false });
+        }
         for (t, tenant) in options.tenants.iter().enumerate() {
             for (u, user) in tenant.users.iter().enumerate() {
-                let hash = sluice_crypto::userhash(user.name.expose().as_bytes(), listener.realm.as_bytes());
-                // The default tenant's user wins a name that two tenants have.
-                let place = (TenantId(t as u16), u as u32);
-                if place.0 == listener.tenant {
-                    all.insert(hash, place);
-                } else {
-                    all.entry(hash).or_insert(place);
-                }
+                let hidden = HiddenUser { tenant: TenantId(t as u16), user: u as u32, qualified: true };
+                add(&format!("{}/{}", tenant.name, user.name.expose()), hidden);
             }
         }
     }
