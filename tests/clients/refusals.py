@@ -60,7 +60,7 @@ async def run(host, port, user, other_user, peer):
     await expect("a channel", 200, request(bind, CHANNEL_NUMBER=0x4000, XOR_PEER_ADDRESS=here))
     await expect("its number for another peer", 400, request(bind, CHANNEL_NUMBER=0x4000, XOR_PEER_ADDRESS=there))
     await expect("its peer by another number", 400, request(bind, CHANNEL_NUMBER=0x4001, XOR_PEER_ADDRESS=here))
-    await expect("a number out of range", 400, request(bind, CHANNEL_NUMBER=0x7FFF, XOR_PEER_ADDRESS=there))
+    await expect("a number out of range", 400, request(bind, CHANNEL_NUMBER=0x3FFF, XOR_PEER_ADDRESS=there))
     await expect("a peer of another family", 443, request(method.CREATE_PERMISSION, XOR_PEER_ADDRESS=("::1", 7003)))
     await expect("the relay itself as a peer", 403, request(bind, CHANNEL_NUMBER=0x4002, XOR_PEER_ADDRESS=(host, port)))
     await expect("a second allocation", 437, request(method.ALLOCATE, LIFETIME=600, REQUESTED_TRANSPORT=udp))

@@ -42,10 +42,19 @@ const STEPS: &[Step] = &[
         shell::show(&mut cargo)
     }),
     ("deny", |_| deny()),
+    ("fuzz", |_| shell::show(shell::cargo().args(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]))),
 ];
 
+/// One row of the benchmark: that it runs, and what it says. Figures of a shared machine decide nothing.
+const BENCH_ROW: &[&str] = &["bench-turn", "--row", "20000:172:up", "--rounds", "3", "--others-max", "2"];
+
+/// Every name that `--only` takes.
+fn all_steps() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|step| step.0).chain(clients::GROUPS.iter().copied()).chain(["bench"])
+}
+
 fn name_of_a_step(name: &str) -> Result<String, String> {
-    let names: Vec<&str> = STEPS.iter().map(|step| step.0).chain(clients::GROUPS.iter().copied()).collect();
+    let names: Vec<&str> = all_steps().collect();
     if names.contains(&name) { Ok(name.to_owned()) } else { Err(format!("there are: {}", names.join(", "))) }
 }
 
@@ -68,6 +77,10 @@ pub(crate) fn run(args: &TestArgs) -> bool {
     if !groups.is_empty() && ready {
         println!("----  clients: {}", groups.join(", "));
         run_clients(&report, &groups, args.reference);
+    }
+    if wants("bench") && ready {
+        println!("----  bench");
+        report.test("bench", bench_row);
     }
     let tally = report.tally();
     println!("----  after {:.0} s", start.elapsed().as_secs_f32());
@@ -127,6 +140,11 @@ fn cargo_test(report: &Report) -> Result<(), String> {
         (true, 1.., 0) => Ok(()),
         _ => Err(format!("cargo test: {status}, {passed} passed, {failed} failed or ignored")),
     }
+}
+
+fn bench_row() -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    shell::show(Command::new(program).args(BENCH_ROW))
 }
 
 fn deny() -> Result<(), String> {
