@@ -166,10 +166,12 @@ impl Claim {
     /// Lowers the allocation's own bit rate to a grant's ceiling.
     pub(crate) fn limit_bits(&mut self, bits_per_second: u64) {
         let now = self.own.as_ref().map_or(AccountLimits::default(), |a| a.limits);
-        let lower = match now.bits_per_second {
-            0 => bits_per_second,
-            limit => limit.min(bits_per_second),
-        };
+        // 0 is unlimited in an account, and as good as nothing in a grant.
+        let lower = bits_per_second.max(1);
+        if now.bits_per_second != 0 && now.bits_per_second <= lower {
+            // A new account would begin with a full bucket: each refresh would buy a burst.
+            return;
+        }
         self.own = Some(Arc::new(Account::new(AccountLimits { bits_per_second: lower, ..now })));
         self.limited = true;
         (self.lease_bytes, self.lease_packets) = (0, 0);
@@ -229,7 +231,7 @@ impl Account {
             allocations: AtomicU32::new(0),
             permissions: AtomicU32::new(0),
             channels: AtomicU32::new(0),
-            bytes: Bucket::new(limits.bits_per_second / 8),
+            bytes: Bucket::new(limits.bits_per_second.div_ceil(8)),
             packets: Bucket::new(limits.packets_per_second),
         }
     }
