@@ -27,6 +27,8 @@ pub(crate) struct Allocation {
     /// Until when its lifetime lasts.
     pub(crate) until: Mono,
     pub(crate) grant: Granted,
+    /// When its next timer fires; later ones that are left over say nothing.
+    pub(crate) due_at: Mono,
     /// Peers with a permission.
     pub(crate) permitted: Vec<Pii<IpAddr>>,
     /// Places of its channels in the table of routes.
@@ -61,6 +63,8 @@ pub(crate) struct Granted {
 pub(crate) struct Permission {
     pub(crate) until: Mono,
     pub(crate) grant: Granted,
+    /// When its next timer fires; later ones that are left over say nothing.
+    pub(crate) due_at: Mono,
     /// The index of the relay address where the peer is one of our own.
     pub(crate) own: Option<u8>,
 }
@@ -71,13 +75,30 @@ impl Allocation {
         self.until.min(self.grant.until)
     }
 
+    /// When something is to be done about it.
+    pub(crate) fn next(&self) -> Mono {
+        self.live_until().min(self.grant.review_at())
+    }
+
     /// The relayed address of a family.
     pub(crate) fn relay(&self, family: Family) -> Option<&Relay> {
         self.relays[family_index(family)].as_ref()
     }
 }
 
+impl Granted {
+    /// When to ask again; never while that is under way.
+    pub(crate) fn review_at(&self) -> Mono {
+        if self.reviewing { Mono::NEVER } else { self.review_at }
+    }
+}
+
 impl Permission {
+    /// When something is to be done about it.
+    pub(crate) fn next(&self) -> Mono {
+        self.live_until().min(self.grant.review_at())
+    }
+
     /// Until when a packet may pass.
     pub(crate) fn live_until(&self) -> Mono {
         self.until.min(self.grant.until)

@@ -9,7 +9,7 @@ use sluice_base::limits::{PORT_ATTEMPTS_MAX, VERDICT_DEADLINE};
 use sluice_base::message::{LentPort, ReservationToken, WorkerMessage};
 use sluice_base::policy::Grant;
 use sluice_base::stats::Code;
-use sluice_base::{Family, Now, WorkerId};
+use sluice_base::{Family, Mono, Now, WorkerId};
 use sluice_wire::stun::{Message, attribute, family_code};
 
 use crate::allocation::{Allocation, Granted, Relay, family_index};
@@ -38,6 +38,8 @@ pub(crate) struct Opening {
     request: Request,
     wishes: Wishes,
     grant: Grant,
+    /// Its time counts from the verdict.
+    granted: Granted,
     claim: Claim,
     relays: [Option<Relay>; 2],
     /// The port being opened, and whose it is.
@@ -45,7 +47,8 @@ pub(crate) struct Opening {
     attempts: u32,
     /// The port reserved beside an even one.
     next_port: Option<LentPort>,
-    address_error: Option<Code>,
+    /// The family that could not be had, and why.
+    address_error: Option<(Family, Code)>,
 }
 
 #[derive(Clone, Copy)]
@@ -111,6 +114,7 @@ impl<R: RngCore> Server<R> {
             request,
             wishes,
             grant,
+            granted: Granted::by(now.mono, &grant),
             claim,
             relays: [None; 2],
             current: None,
@@ -159,7 +163,7 @@ impl<R: RngCore> Server<R> {
     /// Opens a port of this worker's share.
     fn open_fresh(&mut self, now: Now, ticket: OpenTicket, mut opening: Opening, family: Family) {
         let Some(relay_address) = self.relay_address(family, &opening.request) else {
-            return self.opening_failed(now, opening, family, Code::AddressFamily);
+            return self.opening_failed(now, ticket, opening, family, Code::AddressFamily);
         };
         // The neighbour is reserved once, beside the first port.
         let wish = match opening.wishes.port {
@@ -167,7 +171,7 @@ impl<R: RngCore> Server<R> {
             wish => wish,
         };
         let Some(port) = self.ports.take(relay_address, wish, &mut self.rng) else {
-            return self.opening_failed(now, opening, family, Code::InsufficientCapacity);
+            return self.opening_failed(now, ticket, opening, family, Code::InsufficientCapacity);
         };
         if wish == Wish::EvenWithNext {
             opening.next_port = Some(LentPort { relay_address, port: port + 1 });
@@ -229,35 +233,42 @@ impl<R: RngCore> Server<R> {
                     // The next port is drawn before the busy one goes back, so that it is another one.
                     self.open_fresh(now, ticket, opening, family);
                 } else {
-                    self.opening_failed(now, opening, family, Code::InsufficientCapacity);
+                    self.opening_failed(now, ticket, opening, family, Code::InsufficientCapacity);
                 }
                 self.give_back(port, lent_by);
             }
         }
     }
 
-    /// The first family cannot be had: refused. The second: the allocation has one (RFC 8656, 7.2).
-    fn opening_failed(&mut self, now: Now, mut opening: Opening, family: Family, code: Code) {
-        if opening.wishes.additional && family == Family::V6 {
-            opening.address_error = Some(code);
-            self.finish_opening(now, opening);
-        } else if opening.wishes.additional && code == Code::AddressFamily {
-            // No IPv4 here: the other one may still be.
-            self.refuse(now, &opening.request, Code::AddressFamily);
-        } else {
-            self.refuse(now, &opening.request, code);
+    /// A family cannot be had. Of two the other one may still be, and the answer says what is missing
+    /// (RFC 8656, 7.2).
+    fn opening_failed(&mut self, now: Now, ticket: OpenTicket, mut opening: Opening, family: Family, code: Code) {
+        match opening.address_error.replace((family, code)) {
+            None if opening.wishes.additional && family == Family::V4 => {
+                opening.attempts = 0;
+                self.open_fresh(now, ticket, opening, Family::V6);
+            }
+            None if opening.wishes.additional => self.finish_opening(now, opening),
+            // Neither: it is the family only where both are unknown here.
+            Some((_, first)) if first != code => self.refuse(now, &opening.request, Code::InsufficientCapacity),
+            _ => self.refuse(now, &opening.request, code),
         }
     }
 
     fn finish_opening(&mut self, now: Now, opening: Opening) {
-        let Opening { request, wishes, grant, claim, relays, next_port, address_error, .. } = opening;
+        let Opening { request, wishes, grant, granted, claim, relays, next_port, address_error, .. } = opening;
         if self.allocation_of(now.mono, request.client).is_some() {
             relays.into_iter().flatten().for_each(|relay| self.release(relay));
             next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
             return self.refuse(now, &request, Code::AllocationMismatch);
         }
-        let lifetime = grant.lifetime_max.map_or(wishes.lifetime, |max| wishes.lifetime.min(max));
-        let token = next_port.and_then(|port| self.reserve(now, port));
+        let lifetime = granted_lifetime(&grant, wishes.lifetime);
+        let token = next_port.map(|port| self.reserve(now, port));
+        if token == Some(None) {
+            // A reservation was asked for: without one it is no success (RFC 8656, 7.2).
+            relays.into_iter().flatten().for_each(|relay| self.release(relay));
+            return self.refuse(now, &request, Code::InsufficientCapacity);
+        }
         self.add_allocation(|id| Allocation {
             id,
             client: request.client,
@@ -266,7 +277,8 @@ impl<R: RngCore> Server<R> {
             claim,
             relays,
             until: now.mono.after(lifetime),
-            grant: Granted::by(now.mono, &grant),
+            grant: granted,
+            due_at: Mono::NEVER,
             permitted: Vec::new(),
             routes: Vec::new(),
         });
@@ -275,12 +287,12 @@ impl<R: RngCore> Server<R> {
                 reply::relayed(builder, relay.announced, relay.port);
             }
             builder.u32(attribute::LIFETIME, lifetime.as_secs() as u32);
-            if let Some(token) = token {
+            if let Some(token) = token.flatten() {
                 builder.bytes(attribute::RESERVATION_TOKEN, &token.0);
             }
             reply::mapped(builder, request.client.address);
-            if let Some(code) = address_error {
-                builder.address_error(family_code(Family::V6), code.number(), reply::reason(code));
+            if let Some((family, code)) = address_error {
+                builder.address_error(family_code(family), code.number(), reply::reason(code));
             }
         });
     }
@@ -296,4 +308,9 @@ impl<R: RngCore> Server<R> {
             .or_else(|| relays.iter().position(|r| of_family(&r.address)))?;
         u8::try_from(at).ok()
     }
+}
+
+/// A lifetime within a grant, in the whole seconds of which LIFETIME can tell the client.
+pub(crate) fn granted_lifetime(grant: &Grant, wish: Duration) -> Duration {
+    Duration::from_secs(grant.lifetime_max.map_or(wish, |max| wish.min(max)).as_secs())
 }

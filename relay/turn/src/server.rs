@@ -25,7 +25,7 @@ use crate::allocation::{Allocation, Client, Granted, Permission, Relay, family_i
 use crate::answers::Answers;
 use crate::auth::{Authenticator, Identity, OFFERED_ALGORITHMS};
 use crate::guard::{Guard, Judgement, SourceLimiter};
-use crate::opening::{Opening, Wishes};
+use crate::opening::{Opening, Wishes, granted_lifetime};
 use crate::options::{ServerOptions, Shared};
 use crate::ports::PortPool;
 use crate::reply::{self, Reply, ReturnPath};
@@ -145,7 +145,8 @@ pub(crate) enum Operation {
 
 /// An open question.
 enum Asked {
-    Request(Request, Operation),
+    /// Of a request, about the allocation that there was.
+    Request(Request, Operation, Option<AllocationId>),
     Review(AllocationId, Option<Pii<IpAddr>>),
 }
 
@@ -216,9 +217,9 @@ impl<R: RngCore> Server<R> {
 
     /// The answer to a question; one that is no longer open is ignored.
     pub fn verdict(&mut self, now: Now, id: QuestionId, verdict: Verdict) {
-        match self.close_question(id) {
-            Some(Asked::Request(request, operation)) => match verdict {
-                Verdict::Allow(grant) => self.granted(now, request, operation, grant),
+        match self.asked.remove(&id) {
+            Some(Asked::Request(request, operation, about)) => match verdict {
+                Verdict::Allow(grant) => self.granted(now, request, operation, about, grant),
                 Verdict::Deny(denial) => self.refuse(now, &request, denial_code(denial)),
             },
             Some(Asked::Review(id, peer)) => self.reviewed(now, id, peer, verdict),
@@ -547,7 +548,8 @@ impl<R: RngCore> Server<R> {
             allocation: allocation.map(|slot| self.at(slot).id),
             lifetime,
         };
-        self.put(now, question, Asked::Request(request, operation));
+        let about = question.allocation;
+        self.put(now, question, Asked::Request(request, operation, about));
         Disposition::Done
     }
 
@@ -563,35 +565,45 @@ impl<R: RngCore> Server<R> {
         self.outputs.push_back(Output::Ask(question));
     }
 
-    fn close_question(&mut self, id: QuestionId) -> Option<Asked> {
-        let asked = self.asked.remove(&id)?;
-        if let Asked::Request(request, _) = &asked {
-            self.open_requests.remove(&(request.client, request.transaction));
-            if let Some(open) = self.open_of_client.get_mut(&request.client) {
-                *open -= 1;
-                if *open == 0 {
-                    self.open_of_client.remove(&request.client);
-                }
+    /// A request whose question was put has its answer. From the question to here, verdict or not, a
+    /// retransmission finds it open.
+    fn close_request(&mut self, request: &Request) {
+        if self.open_requests.remove(&(request.client, request.transaction)).is_none() {
+            return;
+        }
+        if let Some(open) = self.open_of_client.get_mut(&request.client) {
+            *open -= 1;
+            if *open == 0 {
+                self.open_of_client.remove(&request.client);
             }
         }
-        Some(asked)
     }
 
     fn question_due(&mut self, now: Now, id: QuestionId) {
-        let asked = self.close_question(id);
+        let asked = self.asked.remove(&id);
         if asked.is_some() {
             self.counters.add(Counter::single(Single::QuestionsTimedOut), 1);
         }
         match asked {
-            Some(Asked::Request(request, _)) => self.refuse(now, &request, Code::InsufficientCapacity),
+            Some(Asked::Request(request, ..)) => self.refuse(now, &request, Code::InsufficientCapacity),
             // Without a verdict the old grant stands until it ends.
             Some(Asked::Review(..)) | None => {}
         }
     }
 
-    /// A policy said yes.
-    fn granted(&mut self, now: Now, request: Request, operation: Operation, grant: Grant) {
+    /// A policy said yes, about the allocation that there was when it was asked.
+    fn granted(
+        &mut self,
+        now: Now,
+        request: Request,
+        operation: Operation,
+        about: Option<AllocationId>,
+        grant: Grant,
+    ) {
         let allocation = self.allocation_of(now.mono, request.client);
+        if allocation.map(|slot| self.at(slot).id) != about {
+            return self.refuse(now, &request, Code::AllocationMismatch);
+        }
         let done = match (operation, allocation) {
             (Operation::Allocate(wishes), None) => return self.begin_opening(now, request, wishes, grant),
             (Operation::Refresh { lifetime }, Some(slot)) => self.refresh(now, &request, slot, lifetime, grant),
@@ -609,17 +621,14 @@ impl<R: RngCore> Server<R> {
     }
 
     fn refresh(&mut self, now: Now, request: &Request, slot: u32, wish: Duration, grant: Grant) -> Result<(), Code> {
-        let lifetime = grant.lifetime_max.map_or(wish, |max| wish.min(max));
+        let lifetime = granted_lifetime(&grant, wish);
         let allocation = self.at_mut(slot);
         allocation.until = now.mono.after(lifetime);
         allocation.grant = Granted::by(now.mono, &grant);
         if let Some(bits) = grant.bits_per_second {
             allocation.claim.limit_bits(bits);
         }
-        let (id, review_at) = (allocation.id, allocation.grant.review_at);
-        if review_at != Mono::NEVER {
-            self.wheel.add(review_at, Timer::Allocation(id));
-        }
+        self.watch_allocation(slot);
         self.update_routes(slot);
         self.answer(now, request, Code::Ok, |builder| {
             builder.u32(attribute::LIFETIME, lifetime.as_secs() as u32);
@@ -629,53 +638,49 @@ impl<R: RngCore> Server<R> {
 
     /// Makes or refreshes permissions: all of them or none (RFC 8656, 10.2).
     fn permit(&mut self, now: Now, slot: u32, peers: &[TransportAddress], grant: Grant) -> Result<(), Code> {
-        let mut made = Vec::new();
+        self.claim_permissions(slot, peers)?;
         for peer in peers {
-            let own = match self.guard.judge(peer.ip()) {
-                Judgement::OwnRelay(relay) => Some(relay),
-                _ => None,
-            };
-            match self.permit_one(now, slot, peer.ip(), own, &grant) {
-                Ok(true) => made.push(peer.ip()),
-                Ok(false) => {}
-                Err(code) => {
-                    made.into_iter().for_each(|peer| self.end_permission(slot, peer));
-                    return Err(code);
-                }
-            }
+            self.permit_one(now, slot, peer.ip(), &grant);
         }
         self.update_routes(slot);
         Ok(())
     }
 
-    /// Whether the permission is new.
-    fn permit_one(
-        &mut self,
-        now: Now,
-        slot: u32,
-        peer: Pii<IpAddr>,
-        own: Option<u8>,
-        grant: &Grant,
-    ) -> Result<bool, Code> {
-        let until = now.mono.after(PERMISSION_LIFETIME);
-        let grant = Granted::by(now.mono, grant);
-        let id = self.at(slot).id;
-        if grant.review_at != Mono::NEVER {
-            self.wheel.add(grant.review_at, Timer::Permission(id, peer));
-        }
-        if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
-            (permission.until, permission.grant) = (until, grant);
-            return Ok(false);
-        }
+    /// Claims what the peers need that have no permission yet, or nothing.
+    fn claim_permissions(&mut self, slot: u32, peers: &[TransportAddress]) -> Result<(), Code> {
+        let mut new: Vec<_> = peers.iter().map(Pii::ip).collect();
+        new.retain(|peer| !self.permissions.contains_key(&(slot, *peer)));
+        new.sort_unstable();
+        new.dedup();
         let most = self.options.permissions_per_allocation as usize;
         let allocation = self.at_mut(slot);
-        if allocation.permitted.len() >= most || !allocation.claim.permission() {
+        if allocation.permitted.len() + new.len() > most {
             return Err(Code::InsufficientCapacity);
         }
-        allocation.permitted.push(peer);
-        self.permissions.insert((slot, peer), Permission { until, grant, own });
-        self.wheel.add(until, Timer::Permission(id, peer));
-        Ok(true)
+        let claimed = new.iter().take_while(|_| allocation.claim.permission()).count();
+        if claimed < new.len() {
+            (0..claimed).for_each(|_| allocation.claim.end_permission());
+            return Err(Code::InsufficientCapacity);
+        }
+        Ok(())
+    }
+
+    /// Makes a permission that has been claimed, or refreshes it.
+    fn permit_one(&mut self, now: Now, slot: u32, peer: Pii<IpAddr>, grant: &Grant) {
+        let until = now.mono.after(PERMISSION_LIFETIME);
+        let grant = Granted::by(now.mono, grant);
+        match self.permissions.get_mut(&(slot, peer)) {
+            Some(permission) => (permission.until, permission.grant) = (until, grant),
+            None => {
+                let own = match self.guard.judge(peer) {
+                    Judgement::OwnRelay(relay) => Some(relay),
+                    _ => None,
+                };
+                self.at_mut(slot).permitted.push(peer);
+                self.permissions.insert((slot, peer), Permission { until, grant, due_at: Mono::NEVER, own });
+            }
+        }
+        self.watch_permission(slot, peer);
     }
 
     /// Binds a channel or refreshes it, and its permission with it (RFC 8656, 12.2).
@@ -699,13 +704,18 @@ impl<R: RngCore> Server<R> {
         let allocation = self.at(slot);
         let (id, client, client_socket) = (allocation.id, allocation.client.address, allocation.client_socket);
         let relay_socket = allocation.relay(peer.family()).ok_or(Code::PeerAddressFamily)?.socket;
-        self.permit(now, slot, &[peer], grant)?;
+        if bound.is_none() && !self.at_mut(slot).claim.channel() {
+            return Err(Code::InsufficientCapacity);
+        }
+        if let Err(code) = self.permit(now, slot, &[peer], grant) {
+            if bound.is_none() {
+                self.at_mut(slot).claim.end_channel();
+            }
+            return Err(code);
+        }
         match bound {
             Some(at) => self.routes.record_mut(at).bound_until = bound_until,
             None => {
-                if !self.at_mut(slot).claim.channel() {
-                    return Err(Code::InsufficientCapacity);
-                }
                 let own = self.permissions.get(&(slot, peer.ip())).and_then(|p| p.own);
                 let live_until = Mono::default();
                 let at = self.routes.add(Route {
@@ -758,15 +768,13 @@ impl<R: RngCore> Server<R> {
                 if let Some(bits) = grant.bits_per_second {
                     allocation.claim.limit_bits(bits);
                 }
-                let next = allocation.live_until().min(granted.review_at);
-                self.wheel.add(next, Timer::Allocation(id));
+                self.watch_allocation(slot);
             }
             (Verdict::Allow(grant), Some(peer)) => {
                 let granted = Granted::by(now.mono, &grant);
                 if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
                     permission.grant = granted;
-                    let next = permission.live_until().min(granted.review_at);
-                    self.wheel.add(next, Timer::Permission(id, peer));
+                    self.watch_permission(slot, peer);
                 }
             }
             (Verdict::Deny(_), None) => return self.end(id, Single::AllocationsExpired),
@@ -780,15 +788,28 @@ impl<R: RngCore> Server<R> {
             return;
         };
         let allocation = self.at_mut(slot);
-        let live_until = allocation.live_until();
-        if now.mono >= live_until {
+        if now.mono < allocation.due_at {
+            return;
+        }
+        allocation.due_at = Mono::NEVER;
+        if now.mono >= allocation.live_until() {
             return self.end(id, Single::AllocationsExpired);
         }
         if allocation.grant.is_due(now.mono) {
             allocation.grant.reviewing = true;
             self.review(now, slot, None);
         }
-        self.wheel.add(live_until, Timer::Allocation(id));
+        self.watch_allocation(slot);
+    }
+
+    /// Sets an allocation's timer, unless one fires early enough: however often it is refreshed, few wait.
+    fn watch_allocation(&mut self, slot: u32) {
+        let allocation = self.at_mut(slot);
+        let (id, next) = (allocation.id, allocation.next());
+        if next < allocation.due_at {
+            allocation.due_at = next;
+            self.wheel.add(next, Timer::Allocation(id));
+        }
     }
 
     fn permission_due(&mut self, now: Now, id: AllocationId, peer: Pii<IpAddr>) {
@@ -798,15 +819,30 @@ impl<R: RngCore> Server<R> {
         let Some(permission) = self.permissions.get_mut(&(slot, peer)) else {
             return;
         };
-        let live_until = permission.live_until();
-        if now.mono >= live_until {
+        if now.mono < permission.due_at {
+            return;
+        }
+        permission.due_at = Mono::NEVER;
+        if now.mono >= permission.live_until() {
             return self.end_permission(slot, peer);
         }
         if permission.grant.is_due(now.mono) {
             permission.grant.reviewing = true;
             self.review(now, slot, Some(peer));
         }
-        self.wheel.add(live_until, Timer::Permission(id, peer));
+        self.watch_permission(slot, peer);
+    }
+
+    /// Sets a permission's timer, unless one fires early enough.
+    fn watch_permission(&mut self, slot: u32, peer: Pii<IpAddr>) {
+        let id = self.at(slot).id;
+        if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
+            let next = permission.next();
+            if next < permission.due_at {
+                permission.due_at = next;
+                self.wheel.add(next, Timer::Permission(id, peer));
+            }
+        }
     }
 
     fn channel_due(&mut self, now: Now, id: AllocationId, number: u16) {
@@ -992,8 +1028,8 @@ impl<R: RngCore> Server<R> {
             self.shared.live.set(relay.address, relay.port, true);
             self.set_role(relay.socket, Role::Relay { generation: relay.socket.generation, allocation: slot });
         }
-        self.wheel.add(allocation.live_until().min(allocation.grant.review_at), Timer::Allocation(allocation.id));
         self.allocations[slot as usize] = Some(Box::new(allocation));
+        self.watch_allocation(slot);
         self.counters.add(Counter::single(Single::AllocationsCreated), 1);
         slot
     }
@@ -1036,6 +1072,7 @@ impl<R: RngCore> Server<R> {
             reply::seal(builder, Some(&request.identity.signer), request.fingerprint);
         });
         self.count(request.method, code);
+        self.close_request(request);
         if let Some(reply) = reply {
             self.answers.remember(now.mono, request.client, request.transaction, reply);
         }

@@ -130,6 +130,8 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
         let packets = batch.len() as u64;
         for event in batch.drain(..) {
             match event {
+                // Nothing begins any more once it was told to stop.
+                Event::Datagram { slot, .. } if self.state == State::Stopped => self.io.free(slot),
                 Event::Datagram { socket, from, mut slot } => {
                     match self.turn.packet(now, socket, from, &mut slot) {
                         Disposition::Relay { socket, to, options } => self.io.send(socket, to, slot, options),
@@ -141,8 +143,10 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             }
         }
         self.batch = batch;
-        self.verdicts(now);
-        if now.mono >= self.turn.next_timeout() {
+        if self.state == State::Running {
+            self.verdicts(now);
+        }
+        if self.state == State::Running && now.mono >= self.turn.next_timeout() {
             self.turn.timeout(now);
             self.outputs(now);
         }
@@ -209,7 +213,9 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
     }
 
     fn mail(&mut self, now: Now) {
-        while let Some(envelope) = self.mailbox.take() {
+        while self.state == State::Running
+            && let Some(envelope) = self.mailbox.take()
+        {
             if envelope == Envelope::Order(Order::Stop) {
                 self.state = State::Stopped;
             }
