@@ -16,10 +16,11 @@ use crate::options::{Listener, ServerOptions, Tenant};
 const NONCE_COOKIE: &str = "obMatJos2";
 /// Cookie, 4 characters of features, 8 of time, 24 of signature.
 const NONCE_BYTES: usize = 9 + 4 + 8 + 24;
-/// Security features in Base64 (RFC 8489, 18.1: bit 0 is the leftmost of 24): bit 0, password algorithms.
-const FEATURES: &[u8; 4] = b"gAAA";
+/// Security features in Base64: bit 0, password algorithms. Bit 0 is the rightmost of 24 (RFC 8489, 18.1
+/// with its verified erratum 6290, as libjuice reads them).
+const FEATURES: &[u8; 4] = b"AAAB";
 /// The same with bit 1, user name anonymity.
-const FEATURES_ANONYMITY: &[u8; 4] = b"wAAA";
+const FEATURES_ANONYMITY: &[u8; 4] = b"AAAD";
 /// PASSWORD-ALGORITHMS as it is offered: SHA-256 before MD5, neither with parameters (RFC 8489, 18.5).
 pub(crate) const OFFERED_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
