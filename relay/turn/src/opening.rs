@@ -226,9 +226,8 @@ impl<R: RngCore> Server<R> {
                 if let Some(next) = opening.next_port.take() {
                     self.ports.give_back(next.relay_address, next.port);
                 }
-                let again = error == OpenError::InUse
-                    && opening.wishes.token.is_none()
-                    && opening.attempts < PORT_ATTEMPTS_MAX;
+                let again =
+                    error == OpenError::InUse && opening.wishes.token.is_none() && opening.attempts < PORT_ATTEMPTS_MAX;
                 if again {
                     // The next port is drawn before the busy one goes back, so that it is another one.
                     self.open_fresh(now, ticket, opening, family);

@@ -40,7 +40,7 @@ pub struct TenantLimits {
 pub struct Ledger {
     total: Arc<Account>,
     tenants: Vec<(Arc<Account>, AccountLimits)>,
-    users: Mutex<BTreeMap<(TenantId, Pii<Box<[u8]>>), Arc<Account>>>,
+    users: Mutex<Users>,
 }
 
 #[derive(Debug)]
@@ -262,9 +262,7 @@ impl Bucket {
             && self.refilled_at.compare_exchange(before, now.nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if won {
             let full = self.per_second as i64;
-            let _ = self
-                .tokens
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| Some((t + gained).min(full)));
+            let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| Some((t + gained).min(full)));
         }
         self.tokens.load(Ordering::Relaxed)
     }

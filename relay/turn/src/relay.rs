@@ -13,7 +13,7 @@ use crate::server::{Disposition, Role, Server};
 impl<R: RngCore> Server<R> {
     /// ChannelData of a client (RFC 8656, 12.6).
     #[inline]
-    pub(crate) fn from_channel<S: Slot>(
+    pub(crate) fn on_channel_data<S: Slot>(
         &mut self,
         now: Now,
         socket: SocketId,
@@ -37,13 +37,13 @@ impl<R: RngCore> Server<R> {
         slot.set_len(channel_data::HEADER_LEN + len);
         slot.trim_front(channel_data::HEADER_LEN);
         if let Some(own) = route.own {
-            return self.to_own(now, route.allocation.0 as u32, own, route.peer, SendOptions::default(), slot);
+            return self.relay_to_own(now, route.allocation.0 as u32, own, route.peer, SendOptions::default(), slot);
         }
-        self.to_peer(route.relay_socket, route.peer, SendOptions::default(), len)
+        self.relay_to_peer(route.relay_socket, route.peer, SendOptions::default(), len)
     }
 
     /// A Send indication, of which the slot holds only the data (RFC 8656, 11.2).
-    pub(crate) fn from_send_indication<S: Slot>(
+    pub(crate) fn on_send_indication<S: Slot>(
         &mut self,
         now: Now,
         client: Client,
@@ -66,13 +66,13 @@ impl<R: RngCore> Server<R> {
             return self.dropped(DropReason::RateLimited);
         }
         match own {
-            Some(own) => self.to_own(now, allocation, own, peer, options, slot),
-            None => self.to_peer(relay_socket, peer, options, slot.payload().len()),
+            Some(own) => self.relay_to_own(now, allocation, own, peer, options, slot),
+            None => self.relay_to_peer(relay_socket, peer, options, slot.payload().len()),
         }
     }
 
     /// A packet for one of our own relayed addresses: inside this worker where it is this worker's.
-    fn to_own<S: Slot>(
+    fn relay_to_own<S: Slot>(
         &mut self,
         now: Now,
         allocation: u32,
@@ -89,7 +89,7 @@ impl<R: RngCore> Server<R> {
         };
         let len = slot.payload().len();
         let Some(target) = self.relays.get(&(own, peer.port())).copied() else {
-            return self.to_peer(relay.socket, self.guard.reachable(peer), options, len);
+            return self.relay_to_peer(relay.socket, self.guard.reachable(peer), options, len);
         };
         let Some(Role::Relay { allocation: target_allocation, .. }) = self.roles.get(target.index as usize) else {
             return self.dropped(DropReason::PeerForbidden);
@@ -99,12 +99,12 @@ impl<R: RngCore> Server<R> {
         self.count_relayed(Leg::Client, Direction::Receive, len);
         self.count_relayed(Leg::Peer, Direction::Transmit, len);
         self.counters.add(Counter::single(Single::HairpinPackets), 1);
-        self.to_client(now, target, from, target_allocation, slot)
+        self.relay_to_client(now, target, from, target_allocation, slot)
     }
 
     /// A packet that came to a relayed address through the kernel (RFC 8656, 11.3 and 12.7).
     #[inline]
-    pub(crate) fn from_peer<S: Slot>(
+    pub(crate) fn on_peer_packet<S: Slot>(
         &mut self,
         now: Now,
         socket: SocketId,
@@ -113,11 +113,11 @@ impl<R: RngCore> Server<R> {
         slot: &mut S,
     ) -> Disposition {
         let from = self.guard.announced(from);
-        self.to_client(now, socket, from, allocation, slot)
+        self.relay_to_client(now, socket, from, allocation, slot)
     }
 
     #[inline]
-    fn to_client<S: Slot>(
+    fn relay_to_client<S: Slot>(
         &mut self,
         now: Now,
         socket: SocketId,
@@ -200,7 +200,13 @@ impl<R: RngCore> Server<R> {
     }
 
     #[inline]
-    fn to_peer(&mut self, socket: SocketId, to: TransportAddress, options: SendOptions, len: usize) -> Disposition {
+    fn relay_to_peer(
+        &mut self,
+        socket: SocketId,
+        to: TransportAddress,
+        options: SendOptions,
+        len: usize,
+    ) -> Disposition {
         self.count_relayed(Leg::Client, Direction::Receive, len);
         self.count_relayed(Leg::Peer, Direction::Transmit, len);
         Disposition::Relay { socket, to, options }

@@ -93,9 +93,8 @@ impl Routes {
             }
         };
         let (records, hasher) = (&self.records, &self.hasher);
-        self.by_channel.insert_unique(channel_hash(hasher, &route), at, |at| {
-            channel_hash(hasher, &records[*at as usize])
-        });
+        self.by_channel
+            .insert_unique(channel_hash(hasher, &route), at, |at| channel_hash(hasher, &records[*at as usize]));
         self.by_peer.insert_unique(peer_hash(hasher, &route), at, |at| peer_hash(hasher, &records[*at as usize]));
         at
     }

@@ -205,11 +205,11 @@ impl<R: RngCore> Server<R> {
         match self.roles.get(socket.index as usize) {
             Some(Role::Relay { generation, allocation }) if *generation == socket.generation => {
                 let allocation = *allocation;
-                self.from_peer(now, socket, from, allocation, slot)
+                self.on_peer_packet(now, socket, from, allocation, slot)
             }
             Some(Role::Listener { generation, listener }) if *generation == socket.generation => {
                 let client = Client { listener: *listener, address: from };
-                self.from_client(now, socket, client, slot)
+                self.on_client_packet(now, socket, client, slot)
             }
             _ => self.dropped(DropReason::SocketClosed),
         }
@@ -239,11 +239,7 @@ impl<R: RngCore> Server<R> {
     pub fn message(&mut self, now: Now, envelope: Envelope) {
         match envelope {
             Envelope::Worker(from, message) => self.worker_message(now, from, message),
-            Envelope::Order(Order::End(id)) => {
-                if self.slot_of(id).is_some() {
-                    self.end(id, Single::AllocationsExpired);
-                }
-            }
+            Envelope::Order(Order::End(id)) if self.slot_of(id).is_some() => self.end(id, Single::AllocationsExpired),
             Envelope::Order(Order::Stop) => self.stop(),
             _ => {}
         }
@@ -307,10 +303,10 @@ impl<R: RngCore> Server<R> {
     }
 
     #[inline]
-    fn from_client<S: Slot>(&mut self, now: Now, socket: SocketId, client: Client, slot: &mut S) -> Disposition {
+    fn on_client_packet<S: Slot>(&mut self, now: Now, socket: SocketId, client: Client, slot: &mut S) -> Disposition {
         use sluice_wire::stun::{Kind, classify};
         match slot.payload().first().map(|first| classify(*first)) {
-            Some(Kind::ChannelData) => self.from_channel(now, socket, client, slot),
+            Some(Kind::ChannelData) => self.on_channel_data(now, socket, client, slot),
             Some(Kind::Stun) => self.stun(now, socket, client, slot),
             Some(Kind::Other) | None => self.dropped(DropReason::NotTurn),
         }
@@ -332,16 +328,15 @@ impl<R: RngCore> Server<R> {
                     (Some(peer), Some(data)) if well_formed => {
                         slot.set_len(data.end);
                         slot.trim_front(data.start);
-                        self.from_send_indication(now, client, peer, SendOptions { dont_fragment }, slot)
+                        self.on_send_indication(now, client, peer, SendOptions { dont_fragment }, slot)
                     }
                     _ => self.dropped(DropReason::BadIndication),
                 }
             }
             (Class::Request, Method::BINDING) => self.binding(now, socket, client, &message),
-            (
-                Class::Request,
-                Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND,
-            ) => self.request(now, socket, client, &message),
+            (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
+                self.request(now, socket, client, &message)
+            }
             _ => self.dropped(DropReason::UnexpectedStun),
         }
     }
@@ -365,7 +360,14 @@ impl<R: RngCore> Server<R> {
     }
 
     /// Answers a request whose sender is not known: rate-limited, and never long.
-    fn answer_unknown(&mut self, now: Now, socket: SocketId, client: Client, m: &Message<'_>, code: Code) -> Disposition {
+    fn answer_unknown(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        client: Client,
+        m: &Message<'_>,
+        code: Code,
+    ) -> Disposition {
         if !self.sources.admit(now.mono, client.address) {
             return self.dropped(DropReason::SourceLimited);
         }
@@ -424,13 +426,7 @@ impl<R: RngCore> Server<R> {
     }
 
     /// What a well-formed request asks for, or the error that the RFC names.
-    fn step(
-        &self,
-        now: Now,
-        allocation: Option<u32>,
-        request: &Request,
-        message: &Message<'_>,
-    ) -> Result<Step, Code> {
+    fn step(&self, now: Now, allocation: Option<u32>, request: &Request, message: &Message<'_>) -> Result<Step, Code> {
         if let Some(slot) = allocation
             && !self.at(slot).identity.is_same_user(&request.identity)
         {
@@ -493,9 +489,11 @@ impl<R: RngCore> Server<R> {
         if own.is_some_and(|relay| !self.guard.is_live(relay, peer) || self.is_itself(slot, relay, peer)) {
             return Err(Code::Forbidden);
         }
-        let clash = allocation.routes.iter().map(|at| self.routes.record(*at)).any(|route| {
-            now.mono < route.bound_until && (route.number == number) != (route.peer == peer)
-        });
+        let clash = allocation
+            .routes
+            .iter()
+            .map(|at| self.routes.record(*at))
+            .any(|route| now.mono < route.bound_until && (route.number == number) != (route.peer == peer));
         if clash { Err(Code::BadRequest) } else { Ok(Step::Ask(Operation::ChannelBind { number, peer })) }
     }
 
@@ -592,14 +590,7 @@ impl<R: RngCore> Server<R> {
     }
 
     /// A policy said yes, about the allocation that there was when it was asked.
-    fn granted(
-        &mut self,
-        now: Now,
-        request: Request,
-        operation: Operation,
-        about: Option<AllocationId>,
-        grant: Grant,
-    ) {
+    fn granted(&mut self, now: Now, request: Request, operation: Operation, about: Option<AllocationId>, grant: Grant) {
         let allocation = self.allocation_of(now.mono, request.client);
         if allocation.map(|slot| self.at(slot).id) != about {
             return self.refuse(now, &request, Code::AllocationMismatch);
