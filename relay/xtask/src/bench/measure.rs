@@ -19,6 +19,10 @@ const ATTEMPTS_PER_ROUND: u32 = 3;
 /// Packets of one burst.
 const BURST: u32 = 8;
 
+/// Packets that a flow hands over at once when flat out: one by one they cost the load generator more than a server
+/// needs for them, and what is measured is a server that waits.
+const FLAT_OUT_BURST: u32 = 4;
+
 /// How every row is measured.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -134,8 +138,14 @@ fn load(settings: &Settings, row: Row, server: &Contender, seed: u32) -> Command
         pair("rate", row.rate.to_string());
         pair("size", row.size.to_string());
     }
-    if row.direction == Direction::Burst {
-        pair("burst", BURST.to_string());
+    let burst = match row {
+        Row { direction: Direction::Allocate, .. } => None,
+        Row { direction: Direction::Burst, .. } => Some(BURST),
+        Row { rate: 0, .. } => Some(FLAT_OUT_BURST),
+        Row { .. } => None,
+    };
+    if let Some(packets) = burst {
+        pair("burst", packets.to_string());
         command.arg("--gso");
     }
     command.arg("--json");

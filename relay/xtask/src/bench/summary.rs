@@ -130,7 +130,8 @@ pub(super) fn table(all: &[Series]) -> String {
     text.push(String::new());
     text.push(
         "Server CPU per delivered packet (per allocation in the last row), medians; ratios within a round: median \
-         (least to most). p50, p99 and lost: coturn, io_uring, epoll. Rounds: counted, dropped because of others."
+         (least to most). p50, p99 and lost: coturn, io_uring, epoll. Rounds: counted, dropped because of others. Flat \
+         out: as many packets as the server takes with 512 on their way, by fours of a flow. burst: by eights."
             .to_owned(),
     );
     text.join("\n")
