@@ -114,15 +114,15 @@ fn clients_that_came_one_by_one_become_stale_one_by_one() {
 }
 
 #[test]
-fn the_security_features_are_the_leftmost_bits() {
-    // RFC 8489, 18.1: bit 0 is the leftmost; password algorithms is bit 0, user name anonymity bit 1.
+fn the_security_features_are_the_rightmost_bits() {
+    // RFC 8489, 18.1 with erratum 6290: bit 0 is the rightmost; password algorithms is bit 0, user name anonymity bit 1.
     let mut client = Client::new(CLIENT);
     client.challenge(&mut Relay::new());
-    assert_eq!(&client.nonce[..13], b"obMatJos2gAAA");
+    assert_eq!(&client.nonce[..13], b"obMatJos2AAAB");
     let mut options = options();
     let mut tenants = options.tenants.to_vec();
     tenants.iter_mut().for_each(|tenant| tenant.secrets.clear());
     options.tenants = tenants.into();
     client.challenge(&mut Relay::with(options));
-    assert_eq!(&client.nonce[..13], b"obMatJos2wAAA");
+    assert_eq!(&client.nonce[..13], b"obMatJos2AAAD");
 }
