@@ -535,6 +535,12 @@ impl Drop for Ring {
             self.state.arena.leak();
             self.state.buffers.leak();
         }
+        if self.state.features.direct_descriptors {
+            // The kernel takes a ring apart some time after its process has ended, and until then a port
+            // in its table would be in use: whoever restarts the relay could not bind it.
+            let none = vec![-1; self.state.sockets.len()];
+            let _ = self.ring.uring.submitter().register_files_update(0, &none);
+        }
         setup::unregister_descriptor(&self.ring);
     }
 }
