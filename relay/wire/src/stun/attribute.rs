@@ -48,6 +48,8 @@ pub const PRIORITY: u16 = 0x0024;
 pub const USE_CANDIDATE: u16 = 0x0025;
 /// RFC 8656, 18.11.
 pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+/// The same before RFC 8656 fixed its number: coturn's client sends this one (`turnutils_uclient -Z`).
+pub const ADDITIONAL_ADDRESS_FAMILY_OF_COTURN: u16 = 0x8032;
 /// RFC 8656, 18.12.
 pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
 /// RFC 8489, 14.11.

@@ -245,7 +245,9 @@ impl<'a> Attributes<'a> {
             attribute::LIFETIME => set(&mut self.lifetime, word(value).map(u32::from_be_bytes)),
             attribute::REQUESTED_TRANSPORT => set(&mut self.requested_transport, word(value).map(|word| word[0])),
             attribute::REQUESTED_ADDRESS_FAMILY => set(&mut self.requested_family, word(value).map(|word| word[0])),
-            attribute::ADDITIONAL_ADDRESS_FAMILY => set(&mut self.additional_family, word(value).map(|word| word[0])),
+            attribute::ADDITIONAL_ADDRESS_FAMILY | attribute::ADDITIONAL_ADDRESS_FAMILY_OF_COTURN => {
+                set(&mut self.additional_family, word(value).map(|word| word[0]))
+            }
             attribute::CHANNEL_NUMBER => {
                 set(&mut self.channel_number, word(value).map(|word| u16::from_be_bytes([word[0], word[1]])))
             }
