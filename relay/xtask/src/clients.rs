@@ -375,7 +375,7 @@ allocations = 4000
 allocations_per_user = 4000
 
 [guard]
-allow_peers = ["loopback", "unique-local"]
+allow_peers = ["loopback", "fd66:6666::/64"]
 unauthenticated_burst = 100000
 
 [io]
