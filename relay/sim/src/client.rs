@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use sluice_base::{Mono, Now};
@@ -56,7 +57,7 @@ pub(crate) struct Client {
     /// A time-limited name instead of a fixed password.
     timed: bool,
     wrong_password: bool,
-    login: Login,
+    login: Rc<Login>,
     realm: Vec<u8>,
     nonce: Vec<u8>,
     algorithms: Vec<u8>,
@@ -80,6 +81,8 @@ struct Transaction {
     id: [u8; 12],
     ask: Ask,
     bytes: Vec<u8>,
+    /// What it was signed with.
+    login: Rc<Login>,
     sends: u32,
     challenges: u32,
     next_at: Mono,
@@ -118,7 +121,7 @@ impl Client {
             style,
             timed: rng.chance(500),
             wrong_password: rng.chance(60),
-            login: Login::new("", "", style),
+            login: Rc::new(Login::new("", "", style)),
             realm: Vec::new(),
             nonce: Vec::new(),
             algorithms: Vec::new(),
@@ -332,7 +335,8 @@ impl Client {
         c.said = Some(format!("{} asks {}: {ask:?}", self.local, self.server));
         self.transmit(c, bytes.clone());
         let next_at = c.now.mono.after(RTO);
-        self.pending.push(Transaction { id, ask, bytes, sends: 1, challenges: 0, next_at });
+        let login = self.login.clone();
+        self.pending.push(Transaction { id, ask, bytes, login, sends: 1, challenges: 0, next_at });
     }
 
     /// The bytes of a request, signed where a realm and a nonce are known.
@@ -373,7 +377,8 @@ impl Client {
         let Some(at) = self.pending.iter().position(|t| t.id == message.transaction.0) else {
             return;
         };
-        if message.class == Class::Success && message.method != Method::BINDING && !self.login.signed(message) {
+        let signed = self.pending[at].login.signed(message);
+        if message.class == Class::Success && message.method != Method::BINDING && !signed {
             self.violation = Some("a success that its client cannot verify".into());
             return;
         }
@@ -397,7 +402,7 @@ impl Client {
         self.nonce = nonce.to_vec();
         self.algorithms = message.attributes.password_algorithms.unwrap_or_default().to_vec();
         if unknown {
-            self.login = self.new_login(c);
+            self.login = Rc::new(self.new_login(c));
         }
         if transaction.challenges < CHALLENGES_MAX {
             self.ask(c, transaction.ask);

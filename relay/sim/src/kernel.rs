@@ -14,8 +14,10 @@ use sluice_base::io::{Event, IoStats, OpenError, OpenSpec, Opened, SendOptions, 
 use sluice_base::limits::{HEADROOM_MIN, SLOT_BYTES, TAILROOM_MIN};
 use sluice_base::policy::Verdict;
 use sluice_base::{AllocationId, Mono, Now, Pii, QuestionId, SocketId};
+use sluice_wire::channel_data;
+use sluice_wire::stun::Message;
 
-use crate::io::SimSlot;
+use crate::io::{SimSlot, seconds};
 use crate::nat::Nat;
 use crate::oracle::{Oracle, Outgoing};
 use crate::rng::Rng;
@@ -107,7 +109,7 @@ struct Open {
     queue: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
-/// The last events of a run, or all of them.
+/// The last events of a run, all of them, or none.
 pub(crate) struct Trace {
     lines: VecDeque<String>,
     most: usize,
@@ -123,7 +125,7 @@ impl Kernel {
             decisions: scenario.decisions,
             drivers: (0..scenario.workers).map(|_| Driver::new(scenario.slots)).collect(),
             oracle: Oracle::new(scenario),
-            trace: Trace { lines: VecDeque::new(), most: 80 },
+            trace: Trace { lines: VecDeque::new(), most: 0 },
             tamper,
             nats: Vec::new(),
             nat_of: BTreeMap::new(),
@@ -285,7 +287,9 @@ impl Kernel {
                     return;
                 };
                 let (socket, from) = (datagram.socket, Pii::new(datagram.from));
-                self.oracle.delivered(self.now, &datagram);
+                let now = self.now;
+                self.trace.push(|| format!("{} worker {worker} gets {}", seconds(now), datagram.shown()));
+                self.oracle.delivered(now, &datagram);
                 slot.hold(Rc::new(datagram));
                 self.drivers[worker].stats.completions += 1;
                 batch.push(Event::Datagram { socket, from, slot });
@@ -318,7 +322,9 @@ impl Kernel {
             Tampered::Two(one, two) => (one, Some(two)),
         };
         for outgoing in std::iter::once(real).chain(more) {
-            self.oracle.sent(self.now, &outgoing);
+            let now = self.now;
+            self.trace.push(|| format!("{} worker {worker} sends {}", seconds(now), outgoing.shown()));
+            self.oracle.sent(now, &outgoing);
             if self.rng.chance(self.faults.send_full) {
                 self.drivers[worker].stats.send_full += 1;
                 continue;
@@ -347,6 +353,8 @@ impl Kernel {
             false => self.drivers[worker].take_slot(headroom, &mut self.oracle),
         };
         if slot.is_none() {
+            let now = self.now;
+            self.trace.push(|| format!("{} worker {worker} has no slot for an answer", seconds(now)));
             self.oracle.answer_lost(self.now, worker);
         }
         slot
@@ -368,7 +376,9 @@ impl Kernel {
         }
         let socket = self.drivers[worker].open(spec);
         self.bound.entry(spec.local).or_default().push((worker, socket));
-        self.oracle.opened(self.now, worker, socket, spec);
+        let now = self.now;
+        self.trace.push(|| format!("{} worker {worker} opens {}", seconds(now), spec.local));
+        self.oracle.opened(now, worker, socket, spec);
         Ok(Opened { socket, local: spec.local })
     }
 
@@ -384,6 +394,8 @@ impl Kernel {
                 self.bound.remove(&open.local);
             }
         }
+        let now = self.now;
+        self.trace.push(|| format!("{} worker {worker} closes {}", seconds(now), open.local));
         self.oracle.closed(worker, socket);
     }
 
@@ -411,6 +423,18 @@ impl Kernel {
             Some(late) => driver.releasing.push((self.now.mono.after(late), number, buffer)),
             None => driver.release(number, buffer),
         }
+    }
+}
+
+impl Datagram {
+    fn shown(&self) -> String {
+        format!("{} at {} from {}", shown(&self.bytes), self.local, self.from)
+    }
+}
+
+impl Outgoing {
+    fn shown(&self) -> String {
+        format!("{} from {} to {}", shown(&self.bytes), self.local, self.to)
     }
 }
 
@@ -495,12 +519,15 @@ impl Driver {
 }
 
 impl Trace {
-    /// Keeps everything from now on.
-    pub(crate) fn keep_all(&mut self) {
-        self.most = usize::MAX;
+    /// Keeps so many events from now on.
+    pub(crate) fn keep(&mut self, most: usize) {
+        self.most = most;
     }
 
     pub(crate) fn push(&mut self, line: impl FnOnce() -> String) {
+        if self.most == 0 {
+            return;
+        }
         if self.lines.len() >= self.most {
             self.lines.pop_front();
         }
@@ -509,5 +536,21 @@ impl Trace {
 
     pub(crate) fn take(&mut self) -> Vec<String> {
         self.lines.drain(..).collect()
+    }
+}
+
+/// A packet in a few words.
+fn shown(bytes: &[u8]) -> String {
+    let len = bytes.len();
+    match Message::parse(bytes) {
+        Ok(m) => {
+            let [a, b, ..] = m.transaction.0;
+            let code = m.attributes.error_code.map_or(String::new(), |(code, _)| format!(" {code}"));
+            format!("{:?}{code} of method {:#x}, transaction {a:02x}{b:02x}.., {len} bytes,", m.class, m.method.0)
+        }
+        Err(_) => match channel_data::parse(bytes) {
+            Ok((number, _)) => format!("channel {number:#x}, {len} bytes,"),
+            Err(_) => format!("{len} bytes"),
+        },
     }
 }

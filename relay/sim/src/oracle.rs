@@ -65,8 +65,8 @@ pub(crate) struct Oracle {
     /// The newest allocation of each five-tuple.
     by_five: BTreeMap<Five, usize>,
     sockets: BTreeMap<Handle, Socket>,
-    /// Tokens, what they reserve, and since when.
-    reservations: BTreeMap<[u8; 8], (SocketAddr, Mono)>,
+    /// Tokens, and what they reserve.
+    reservations: BTreeMap<[u8; 8], Reservation>,
     violation: Option<String>,
     /// The relay is being stopped.
     stopping: bool,
@@ -97,6 +97,14 @@ struct Asked {
     /// Of a review: which allocation, and which peer's permission.
     about: Option<(usize, Option<IpAddr>)>,
     verdict: Option<(Mono, Verdict)>,
+}
+
+/// A port that waits for its token (RFC 8656, 7.2).
+struct Reservation {
+    address: SocketAddr,
+    at: Mono,
+    /// It was told of when it was made.
+    sure: bool,
 }
 
 /// A socket of a relay.
@@ -231,7 +239,7 @@ impl Oracle {
             token: attributes.reservation_token,
             question: None,
             answered: None,
-            lost: false,
+            lost: self.requests.get(&key).is_some_and(|known| known.lost),
         };
         if request.method == Method::REFRESH && request.lifetime == Some(0) {
             self.awaited.insert(key, now.mono);
@@ -462,6 +470,9 @@ impl Oracle {
 
     /// A worker has ticked.
     pub(crate) fn ticked(&mut self, now: Now, worker: usize) {
+        if self.violation.is_some() {
+            return;
+        }
         self.awaited.retain(|_, at| now.mono.since(*at) < Duration::from_secs(2));
         let mut wrong = None;
         for socket in self.sockets.iter().filter(|((w, ..), _)| *w == worker).map(|(_, socket)| socket) {
@@ -561,9 +572,19 @@ impl Oracle {
         if request.method == Method::ALLOCATE {
             return self.allocated(now, out, message, request, user, granted_until);
         }
-        let at = live.ok_or("a success about an allocation that does not live")?;
+        let at = match live {
+            Some(at) => at,
+            // Its effects were assumed when its first answer was lost.
+            None if request.lost => return Ok(()),
+            None => return Err("a success about an allocation that does not live".into()),
+        };
         if self.allocations[at].user != user {
             return Err("a success for another user than the allocation's".into());
+        }
+        if request.lost {
+            // Its effects may have been those of the first answer.
+            self.perhaps(now, out.worker, five, request);
+            return Ok(());
         }
         let grant = self.grant(request);
         let limits = (self.limits.permissions as usize, self.limits.channels as usize);
@@ -668,26 +689,32 @@ impl Oracle {
         let [(first, _), rest @ ..] = relays else {
             return Err("an Allocate's success without a relayed address".into());
         };
-        let refused = message.attributes.address_error.is_some();
-        if rest.len() > 1 || (request.additional && rest.is_empty() != refused) || (!request.additional && !rest.is_empty())
-        {
+        // Of two families one may be refused (RFC 8656, 7.2), and has to be named then.
+        let refused = message.attributes.address_error.map(|(family, ..)| family);
+        let families: &[bool] = match (request.additional, refused) {
+            (true, None) => &[false, true],
+            (true, Some(1)) => &[true],
+            (true, Some(_)) => &[false],
+            (false, _) if request.family == Some(2) => &[true],
+            (false, _) => &[false],
+        };
+        let given = std::iter::once(first).chain(rest.iter().map(|(relayed, _)| relayed)).map(SocketAddr::is_ipv6);
+        if request.token.is_none() && !given.eq(families.iter().copied()) {
             return Err("an Allocate's success with other families than asked for".into());
-        }
-        if request.token.is_none() && first.is_ipv6() != (request.family == Some(2)) {
-            return Err("an Allocate's success of another family than asked for".into());
         }
         if request.even_port.is_some() && first.port() % 2 == 1 {
             return Err("an even port was asked for, and an odd one given".into());
         }
-        let reserved = self.reservations.iter().filter(|_| !request.lost).find(|(_, (address, at))| {
-            relays.iter().any(|(relayed, _)| relayed == address) && now.mono.since(*at) < RESERVATION_LIFETIME
+        let reserved = self.reservations.iter().find(|(_, r)| {
+            let waits = r.sure && !request.lost && now.mono.since(r.at) < RESERVATION_LIFETIME;
+            waits && relays.iter().any(|(relayed, _)| *relayed == r.address)
         });
         let reserved = reserved.map(|(token, _)| *token);
         if reserved.is_some() && reserved != request.token {
             return Err("a reserved port is given to somebody without its token".into());
         }
         if let Some(token) = request.token {
-            let (address, at) = self.reservations.remove(&token).ok_or("a token that was not given out, or twice, works")?;
+            let Reservation { address, at, .. } = self.reservations.remove(&token).ok_or("a token that was not given out, or twice, works")?;
             if self.inner(address) != self.inner(*first) || now.mono.since(at) >= RESERVATION_LIFETIME + Scenario::grain() + VERDICT_DEADLINE {
                 return Err("a token gives another port than it reserves, or too late".into());
             }
@@ -698,7 +725,7 @@ impl Oracle {
                 return Err("a port is reserved that nobody asked for".into());
             }
             let next = SocketAddr::new(first.ip(), first.port() + 1);
-            self.reservations.insert(token, (next, now.mono));
+            self.reservations.insert(token, Reservation { address: next, at: now.mono, sure: !request.lost });
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ use crate::tamper::Tamper;
 
 /// A worker ticks at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Events that a failure shows.
+const TRACE_LINES: usize = 60;
 /// The wall clock at the start: a day in 2027.
 const START_UNIX_SECONDS: u64 = 1_800_000_000;
 
@@ -47,7 +49,16 @@ pub struct Options {
 /// # Errors
 /// The invariant that does not hold, with what led to it.
 pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed, options);
+    let kept = if options.trace { usize::MAX } else { 0 };
+    // What fails, fails again: the second time its last events are kept.
+    run_once(seed, options.tamper, kept).or_else(|failure| match kept {
+        0 => run_once(seed, options.tamper, TRACE_LINES),
+        _ => Err(failure),
+    })
+}
+
+fn run_once(seed: u64, tamper: Tamper, kept: usize) -> Result<Report, Box<Failure>> {
+    let mut world = World::new(seed, tamper, kept);
     match world.live() {
         Ok(()) => {
             let mut coverage = world.kernel.borrow().oracle.coverage.clone();
@@ -79,15 +90,13 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, options: Options) -> Self {
+    fn new(seed: u64, tamper: Tamper, kept: usize) -> Self {
         let scenario = Scenario::new(seed);
         let mut rng = Rng::new(seed, 3);
         let start = Mono::from_nanos(rng.between(0, 100_000_000_000));
         let now = Now { mono: start, unix_seconds: START_UNIX_SECONDS };
-        let kernel = Rc::new(RefCell::new(Kernel::new(seed, &scenario, now, options.tamper)));
-        if options.trace {
-            kernel.borrow_mut().trace.keep_all();
-        }
+        let kernel = Rc::new(RefCell::new(Kernel::new(seed, &scenario, now, tamper)));
+        kernel.borrow_mut().trace.keep(kept);
         let ledger = Ledger::new(scenario.total, &scenario.tenant_limits());
         let (workers, posts) = workers(seed, &scenario, &kernel, &ledger);
         let clients = clients(&scenario, &kernel, &mut rng, start);

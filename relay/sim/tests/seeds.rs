@@ -11,11 +11,16 @@ fn no_seed_breaks_an_invariant() {
     let count = number("SLUICE_SIM_SEEDS").unwrap_or(SEEDS);
     let first = number("SLUICE_SIM_FIRST").unwrap_or(1);
     let mut coverage = Coverage::default();
+    let mut failures = Vec::new();
     for seed in first..first + count {
         match run(seed, Options::default()) {
             Ok(report) => coverage.add(&report.coverage),
-            Err(failure) => panic!("{failure}"),
+            Err(failure) => failures.push(failure),
         }
+    }
+    if let Some(one) = failures.first() {
+        let all: Vec<_> = failures.iter().map(|f| format!("seed {}: {}", f.seed, f.what)).collect();
+        panic!("{one}\n{} of {count} seeds fail:\n{}", failures.len(), all.join("\n"));
     }
     println!("{coverage:#?}");
     if count >= SEEDS {
