@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -22,6 +23,13 @@ const BURST: u32 = 8;
 /// Packets that a flow hands over at once when flat out: one by one they cost the load generator more than a server
 /// needs for them, and what is measured is a server that waits.
 const FLAT_OUT_BURST: u32 = 4;
+
+/// How long one look at the machine takes, and how many there are before a round begins all the same.
+const QUIET_LOOK: Duration = Duration::from_millis(100);
+const QUIET_LOOKS_MAX: u32 = 200;
+
+/// USER_HZ is 100 on every architecture that this runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// How every row is measured.
 #[derive(Debug)]
@@ -78,6 +86,7 @@ pub(super) fn row(settings: &Settings, row: Row, servers: &[Contender]) -> Resul
         if series.rounds.len() == settings.rounds as usize {
             break;
         }
+        await_quiet(settings.others_max);
         let samples = round(settings, row, servers, attempt)?;
         let quiet = samples.iter().all(|sample| sample.others_cores <= settings.others_max);
         progress(&line(&series.kinds, &samples, quiet));
@@ -88,6 +97,28 @@ pub(super) fn row(settings: &Settings, row: Row, servers: &[Contender]) -> Resul
         }
     }
     Ok(series)
+}
+
+/// Waits until other processes leave the machine alone, for as long as that may take to be worth it. The servers are
+/// idle meanwhile.
+fn await_quiet(others_max: f64) {
+    for _ in 0..QUIET_LOOKS_MAX {
+        let before = idle_ticks();
+        let start = Instant::now();
+        std::thread::sleep(QUIET_LOOK);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let idle = idle_ticks().saturating_sub(before) as f64 / TICKS_PER_SECOND / start.elapsed().as_secs_f64();
+        if cores - idle <= others_max {
+            return;
+        }
+    }
+}
+
+/// Ticks that all cores together spent on nothing.
+fn idle_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let total = stat.lines().next().unwrap_or_default();
+    total.split_ascii_whitespace().skip(4).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
 /// Every server once; another one begins in each round, so that none always comes after the same.
