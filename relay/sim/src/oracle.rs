@@ -551,6 +551,10 @@ impl Oracle {
             Class::Error => {
                 let code = attributes.error_code.map_or(0, |(code, _)| code);
                 *self.coverage.errors.entry(code).or_default() += 1;
+                // The token is used up, also where its port could not be opened.
+                if let Some(reservation) = request.token.and_then(|token| self.reservations.get_mut(&token)) {
+                    reservation.sure = false;
+                }
                 Ok(())
             }
             _ => Err("an answer that is neither success nor error".into()),

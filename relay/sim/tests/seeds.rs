@@ -84,5 +84,5 @@ fn caught(tamper: Tamper, words: &str) {
     let found = (1..=10).filter_map(|seed| run(seed, Options { tamper, ..Options::default() }).err());
     let whats: Vec<_> = found.map(|failure| failure.what).collect();
     assert!(!whats.is_empty(), "{tamper:?} was not seen");
-    assert!(whats.iter().all(|what| what.contains(words)), "{whats:?}");
+    assert!(whats.iter().any(|what| what.contains(words)), "{whats:?}");
 }
