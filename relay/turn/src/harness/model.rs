@@ -279,7 +279,11 @@ impl Relay {
 
     /// A datagram arrives; the answer is all that leaves because of it.
     pub fn receive(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8]) -> Vec<Sent> {
-        let mut packet = Packet::new(bytes);
+        self.receive_in(socket, from, Packet::new(bytes))
+    }
+
+    /// The same in a packet of the caller's making.
+    pub fn receive_in(&mut self, socket: SocketId, from: SocketAddr, mut packet: Packet) -> Vec<Sent> {
         let disposition = self.packet(socket, from, &mut packet);
         if let Disposition::Relay { socket, to, options } = disposition {
             let bytes = packet.payload().to_vec();
