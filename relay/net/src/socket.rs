@@ -30,7 +30,6 @@ fn prepare(spec: &OpenSpec, nonblocking: bool) -> io::Result<Socket> {
     }
     set_buffers(&socket, spec)?;
     set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    set_dont_fragment(socket.as_raw_fd(), Family::of(spec.local.ip()), false)?;
     socket.bind(&spec.local.into())?;
     Ok(socket)
 }
@@ -53,16 +52,18 @@ fn set_buffers(socket: &Socket, spec: &OpenSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets or clears DF (IPv4), forbids or allows fragments (IPv6). "Probe" sends what fits the interface
-/// whatever a path's discovered MTU says: that is the sender's business, who asked for DF.
+/// Forbids fragments, or leaves them to the kernel as it does for every socket: DF on what fits the path,
+/// fragments of what does not (RFC 8656, 15 prefers the DF of the packet that came, and hosts send it so;
+/// a packet with DF also costs no IP id, 2 % of a send). "Probe" sends what fits the interface whatever a
+/// path's discovered MTU says: that is the sender's business, who asked for DF.
 pub(crate) fn set_dont_fragment(socket: RawFd, family: Family, on: bool) -> io::Result<()> {
     match family {
         Family::V4 => {
-            let value = if on { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+            let value = if on { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_WANT };
             set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
         }
         Family::V6 => {
-            let value = if on { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
+            let value = if on { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_WANT };
             set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)?;
             set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, i32::from(on))
         }
