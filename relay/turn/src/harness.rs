@@ -207,7 +207,7 @@ impl Run {
             let at = usize::from(damage) % request.len();
             request[at] ^= 1 << (damage >> 13);
         }
-        self.oracle.ask(&request);
+        self.oracle.ask(self.relay.now.mono, &request);
         let sent = self.clients[client].send(&mut self.relay, &request);
         self.observe_answer(&sent);
         let answered = sent.first().map(|sent| (self.relay.now.mono, sent.bytes.clone()));
@@ -220,6 +220,7 @@ impl Run {
             return;
         };
         let questions = self.relay.questions.len();
+        self.oracle.ask(self.relay.now.mono, &last.request);
         let sent = self.clients[last.client].send(&mut self.relay, &last.request);
         self.observe_answer(&sent);
         if let (Some((at, bytes)), Some(again)) = (&last.answered, sent.first()) {

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sluice_base::limits::{
-    BINDING_ANSWER_BYTES_MAX, CHANNEL_LIFETIME, PERMISSION_LIFETIME, REPLY_BYTES_MAX, UNAUTHENTICATED_ANSWER_BYTES_MAX,
+    BINDING_ANSWER_BYTES_MAX, CHANNEL_LIFETIME, PERMISSION_LIFETIME, REMEMBERED_ANSWER_LIFETIME, REPLY_BYTES_MAX,
+    UNAUTHENTICATED_ANSWER_BYTES_MAX,
 };
 use sluice_base::{Mono, Pii, SocketId};
 use sluice_wire::channel_data;
@@ -20,6 +21,8 @@ pub(super) struct Oracle {
     /// What was asked, by transaction, until it is granted: answers are remembered by the machine and come
     /// again, and each counts once.
     asked: BTreeMap<[u8; 12], Asked>,
+    /// When it was answered.
+    answered: BTreeMap<[u8; 12], Mono>,
 }
 
 /// What a request asks for that its answer does not repeat.
@@ -51,9 +54,13 @@ impl Oracle {
         all.get(usize::from(at) % all.len().max(1)).map(|(_, socket)| *socket)
     }
 
-    /// Takes note of a request.
-    pub(super) fn ask(&mut self, request: &[u8]) {
+    /// Takes note of a request. One that has its answer asks nothing until that is forgotten.
+    pub(super) fn ask(&mut self, now: Mono, request: &[u8]) {
         if let Ok(message) = Message::parse(request) {
+            let answered = self.answered.get(&message.transaction.0);
+            if answered.is_some_and(|at| now < at.after(REMEMBERED_ANSWER_LIFETIME)) {
+                return;
+            }
             let attributes = &message.attributes;
             let asked = Asked {
                 peers: message.peers().collect(),
@@ -122,8 +129,11 @@ impl Oracle {
         }
         let at_address = |other: &&Client| other.address == client.address;
         assert!(clients.iter().filter(at_address).any(|client| client.trusts(&answer)), "signed for its client");
-        if let Some(asked) = self.asked.remove(&message.transaction.0).filter(|_| code == 200) {
-            self.learn(relay, client, &answer, &asked);
+        if let Some(asked) = self.asked.remove(&message.transaction.0) {
+            self.answered.insert(message.transaction.0, relay.now.mono);
+            if code == 200 {
+                self.learn(relay, client, &answer, &asked);
+            }
         }
         answer.token()
     }
@@ -133,7 +143,7 @@ impl Oracle {
         let message = answer.message();
         let until = now.after(Duration::from_secs(u64::from(answer.lifetime().unwrap_or(0))));
         if message.method == Method::ALLOCATE {
-            let relays = message.relayed().map(|relayed| (relayed, socket_of(relay, relayed))).collect();
+            let relays = message.relayed().filter_map(|relayed| Some((relayed, socket_of(relay, relayed)?))).collect();
             let known = Known { until, relays, permitted: BTreeMap::new(), bound: BTreeMap::new() };
             self.allocations.insert(client.address, known);
             return;
@@ -166,8 +176,9 @@ impl Known {
     }
 }
 
-/// The socket of a relayed address, announced or inner.
-fn socket_of(relay: &Relay, relayed: SocketAddr) -> SocketId {
+/// The socket of a relayed address, announced or inner; none where a grant was over before its socket was
+/// open, and the next answer has ended it again.
+fn socket_of(relay: &Relay, relayed: SocketAddr) -> Option<SocketId> {
     let inner = SocketAddr::new(ip_address("192.0.2.1"), relayed.port());
-    relay.socket_at(relayed).or_else(|| relay.socket_at(inner)).expect("a relayed address is open")
+    relay.socket_at(relayed).or_else(|| relay.socket_at(inner))
 }
