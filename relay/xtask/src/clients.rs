@@ -115,7 +115,7 @@ impl Subject {
         let metrics_port = server::free_udp_port(netns::RELAY_V4)?;
         let folder = netns::folder()?;
         let config = folder.join(format!("{name}.toml"));
-        std::fs::write(&config, configuration(port, metrics_port, io_lines)).map_err(|e| e.to_string())?;
+        std::fs::write(&config, configuration(name, port, metrics_port, io_lines)).map_err(|e| e.to_string())?;
         let mut command = Command::new(relay_program());
         command.arg("--config").arg(&config).args(["--log-level", "trace"]);
         let metrics = address(netns::RELAY_V4, metrics_port)?;
@@ -230,7 +230,9 @@ fn start(report: &Report, name: &str, io_lines: &str, peer_port: u16) -> Option<
 fn finish(report: &Report, subject: Subject, shown: &mut String) {
     let Subject { target: Target { name, .. }, metrics, server } = subject;
     report.test(&format!("{name}: says what it did, stops in order"), || {
-        shown.push_str(&server::http_get(metrics, "/metrics")?);
+        let metrics = server::http_get(metrics, "/metrics")?;
+        shown.push_str(&metrics);
+        std::fs::write(netns::folder()?.join(format!("{name}.metrics")), metrics).map_err(|e| e.to_string())?;
         let log = server.output();
         if log.trim().is_empty() {
             return Err("it said nothing at all: there is nothing to look for personal data in".to_owned());
@@ -354,8 +356,15 @@ fn address(ip: &str, port: u16) -> Result<SocketAddr, String> {
     Ok(SocketAddr::new(ip, port))
 }
 
-fn configuration(port: u16, metrics_port: u16, io_lines: &str) -> String {
+/// The relay ports of a server, which must not be another's: a port that is reserved for a client's second
+/// allocation is nobody else's to take.
+fn relay_ports(name: &str) -> &'static str {
+    if name == "epoll" { "min = 57344\nmax = 65535" } else { "min = 49152\nmax = 57343" }
+}
+
+fn configuration(name: &str, port: u16, metrics_port: u16, io_lines: &str) -> String {
     let (v4, v6) = (netns::RELAY_V4, netns::RELAY_V6);
+    let relay_ports = relay_ports(name);
     let ((user, password), (other, other_password)) = (STATIC_USER, OTHER_USER);
     format!(
         r#"
@@ -368,6 +377,9 @@ tenant = "main"
 address = "[{v6}]:{port}"
 realm = "{REALM}"
 tenant = "main"
+
+[relay_ports]
+{relay_ports}
 
 # A hundred clients of one user, from one prefix, in one second.
 [limits]

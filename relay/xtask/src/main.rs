@@ -6,6 +6,7 @@ mod bench;
 mod clients;
 mod install;
 mod netns;
+mod nightly;
 mod personal;
 mod report;
 mod server;
@@ -35,6 +36,8 @@ enum Task {
     Inside(test::InsideArgs),
     /// Compare sluice with coturn: CPU time per packet, latency, loss
     BenchTurn(bench::BenchArgs),
+    /// What takes too long for each change: many seeds, long overload, the whole benchmark
+    Nightly(nightly::NightlyArgs),
     /// Only the rules of the house: crate edges, banned calls, sizes
     Tidy,
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Inside(args) => test::run_inside(&args),
         Task::BenchTurn(args) => bench::run(&args).inspect_err(|error| eprintln!("bench-turn: {error}")).is_ok(),
+        Task::Nightly(args) => nightly::run(&args),
         Task::Tidy => tidy::run(),
     };
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
