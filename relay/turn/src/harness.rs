@@ -9,6 +9,7 @@ mod oracle;
 mod reader;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -97,6 +98,8 @@ struct Run {
     /// The last request, of which client, and when it was first answered with what.
     last: Option<Last>,
     token: [u8; 8],
+    /// Ports of the other worker that this one holds.
+    lent: BTreeSet<u16>,
 }
 
 struct Last {
@@ -128,7 +131,17 @@ impl Run {
             client.challenge(&mut relay);
         }
         let usage = Box::new(move || ledger.usage());
-        Run { relay, usage, clients, mood, opening, oracle: Oracle::default(), last: None, token: [0; 8] }
+        Run {
+            relay,
+            usage,
+            clients,
+            mood,
+            opening,
+            oracle: Oracle::default(),
+            last: None,
+            token: [0; 8],
+            lent: BTreeSet::new(),
+        }
     }
 
     fn operation(&mut self, reader: &mut Reader<'_>) {
@@ -296,11 +309,9 @@ impl Run {
             }
             _ => match self.relay.told.pop() {
                 Some((_, WorkerMessage::TakeReservation { request, .. })) => {
-                    // A port of the other worker's share: pairs go round.
-                    let port = 50_002 + u16::from(reader.byte() % 2) + 4 * self.relay.opens.len() as u16 % 8;
-                    let lent = LentPort { relay_address: 0, port };
-                    let is_free = self.relay.socket_at((ip_address("192.0.2.1"), port).into()).is_none();
-                    let port = is_free.then_some(lent);
+                    // Pairs of ports go round the workers.
+                    let port = 50_002 + u16::from(reader.byte() % 2) + 4 * (self.relay.opens.len() as u16 % 4);
+                    let port = self.lent.insert(port).then_some(LentPort { relay_address: 0, port });
                     self.relay.message(Envelope::Worker(other, WorkerMessage::ReservationTaken { request, port }))
                 }
                 Some((_, WorkerMessage::ReservationTaken { port: Some(port), .. })) => {
@@ -363,7 +374,20 @@ impl Run {
         assert!(self.relay.single(Single::Channels) <= 4 * allocations);
         assert!(self.relay.single(Single::QuestionsOpen) <= QUESTIONS_PER_WORKER_MAX as u64);
         assert!(self.relay.server.output().is_none(), "every output was taken");
+        self.take_back();
         self.relay.told.truncate(16);
+    }
+
+    /// Lent ports come home once.
+    fn take_back(&mut self) {
+        let lent = &mut self.lent;
+        self.relay.told.retain(|(_, message)| match message {
+            WorkerMessage::ReturnPort(port) => {
+                assert!(lent.remove(&port.port), "a port that was lent");
+                false
+            }
+            _ => true,
+        });
     }
 
     /// Whatever happened, in the end nothing is left.
@@ -379,6 +403,8 @@ impl Run {
         }
         assert_eq!(self.relay.server.timers(), 0);
         assert_eq!(self.relay.relay_sockets(), 0);
+        self.take_back();
+        assert!(self.lent.is_empty(), "every lent port is back");
         let left = (self.usage)();
         assert_eq!((left.users, left.allocations, left.permissions, left.channels), (0, 0, 0, 0));
     }
