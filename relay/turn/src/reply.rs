@@ -1,5 +1,6 @@
 //! Answers on the stack.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use sluice_base::limits::REPLY_BYTES_MAX;
@@ -10,7 +11,7 @@ use sluice_wire::stun::{Builder, Class, Method, TransactionId, attribute};
 use crate::auth::Signer;
 
 /// The bytes of one answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     bytes: [u8; REPLY_BYTES_MAX],
     len: u16,
@@ -34,6 +35,13 @@ impl Reply {
         fill(&mut builder);
         let len = builder.finish().ok()?;
         Some(Reply { bytes, len: len as u16 })
+    }
+}
+
+impl fmt::Debug for Reply {
+    /// Shows nothing of the message: the client's address is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

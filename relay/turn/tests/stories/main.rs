@@ -17,6 +17,7 @@ mod nonce;
 mod orders;
 mod own_relays;
 mod permissions;
+mod personal;
 mod questions;
 mod quotas;
 mod relaying;

@@ -115,7 +115,8 @@ fn clients_that_came_one_by_one_become_stale_one_by_one() {
 
 #[test]
 fn the_security_features_are_the_rightmost_bits() {
-    // RFC 8489, 18.1 with erratum 6290: bit 0 is the rightmost; password algorithms is bit 0, user name anonymity bit 1.
+    // RFC 8489, 18.1 with erratum 6290: bit 0 is the rightmost; password algorithms is bit 0, user name
+    // anonymity bit 1.
     let mut client = Client::new(CLIENT);
     client.challenge(&mut Relay::new());
     assert_eq!(&client.nonce[..13], b"obMatJos2AAAB");
