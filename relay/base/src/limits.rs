@@ -79,13 +79,15 @@ pub const UNAUTHENTICATED_PER_SECOND_DEFAULT: u32 = 100;
 /// Unauthenticated answers in one burst per worker and source prefix: a call centre's shift that starts.
 pub const UNAUTHENTICATED_BURST_DEFAULT: u32 = 1000;
 
-/// Permissions of one allocation unless the configuration says otherwise: a mesh call of 100 with two addresses each fits.
+/// Permissions of one allocation unless the configuration says otherwise: a mesh call of 100 with two
+/// addresses each fits.
 pub const PERMISSIONS_PER_ALLOCATION_DEFAULT: u32 = 256;
 
 /// Channels of one allocation unless the configuration says otherwise.
 pub const CHANNELS_PER_ALLOCATION_DEFAULT: u32 = 256;
 
-/// Peers of one allocation at the very most, whatever is configured: a linear look-up stays within a few cache lines' worth of hash.
+/// Peers of one allocation at the very most, whatever is configured: a linear look-up stays within a
+/// few cache lines' worth of hash.
 pub const PEERS_PER_ALLOCATION_MAX: u32 = 4096;
 
 /// Allocations of one user unless the configuration says otherwise: two devices, two families, a few

@@ -61,6 +61,11 @@ impl Pii<SocketAddr> {
 }
 
 impl Pii<IpAddr> {
+    /// This address with a port.
+    pub const fn with_port(&self, port: u16) -> TransportAddress {
+        Pii(SocketAddr::new(self.0, port))
+    }
+
     /// Its family: not personal.
     pub const fn family(&self) -> Family {
         match self.0 {

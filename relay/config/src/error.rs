@@ -9,7 +9,8 @@ use crate::source::ReadError;
 pub struct ConfigError {
     /// The file's name as it was given.
     pub file: String,
-    /// At least one and at most [`CONFIG_PROBLEMS_MAX`](sluice_base::limits::CONFIG_PROBLEMS_MAX), in the order of the file.
+    /// At least one and at most [`CONFIG_PROBLEMS_MAX`](sluice_base::limits::CONFIG_PROBLEMS_MAX), in the
+    /// order of the file.
     pub problems: Vec<Problem>,
     /// How many more there are.
     pub more: usize,

@@ -89,7 +89,8 @@ const DEFAULT_TENANT: &str = "default";
 pub(crate) fn not_built(section: &str, key: &str) -> Option<&'static str> {
     match (section, key) {
         ("io", "wait_budget_us") => Some(
-            "is not built yet in this version: the ring waits for one completion, which adds no latency. Remove this line",
+            "is not built yet in this version: the ring waits for one completion, which adds no latency. \
+             Remove this line",
         ),
         _ => None,
     }

@@ -58,9 +58,9 @@ impl Start<'_> {
 /// How to use a development relay; the password only for the eyes of whoever started it.
 pub(crate) fn development(listeners: &[Listener], credentials: &Credentials, print_credentials: bool) -> String {
     let mut text = String::from(
-        "\nNothing is configured, so this is a relay for development: it listens on loopback, its peers are the relay's\n\
-         own allocations and addresses of loopback, and its secret is gone when it stops. Write a configuration from\n\
-         config.example.toml and start `sluice --config FILE` for more.\n",
+        "\nNothing is configured, so this is a relay for development: it listens on loopback, its peers are the\n\
+         relay's own allocations and addresses of loopback, and its secret is gone when it stops. Write a\n\
+         configuration from config.example.toml and start `sluice --config FILE` for more.\n",
     );
     let Some(first) = listeners.first() else {
         return text;

@@ -858,7 +858,7 @@ impl<R: RngCore> Server<R> {
         }
         let id = self.next_question();
         let allocation = self.at(slot);
-        let peers = peer.iter().map(|peer| self.guard.endpoint(Pii::new((*peer.expose(), 0).into()))).collect();
+        let peers = peer.iter().map(|peer| self.guard.endpoint(peer.with_port(0))).collect();
         let question = Question {
             id,
             hook: Hook::Review,

@@ -213,11 +213,8 @@ mod tests {
 
     #[test]
     fn a_file_without_a_module_is_dead() {
-        let package = Package {
-            name: "x".to_owned(),
-            dependencies: vec![],
-            roots: vec!["relay/x/src/lib.rs".to_owned()],
-        };
+        let package =
+            Package { name: "x".to_owned(), dependencies: vec![], roots: vec!["relay/x/src/lib.rs".to_owned()] };
         let files = vec![
             file("relay/x/src/lib.rs", "pub mod a;\n// mod gone;\n#[path = \"odd.rs\"]\nmod b;\n"),
             file("relay/x/src/a.rs", "mod deep;\n"),
