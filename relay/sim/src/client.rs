@@ -217,7 +217,8 @@ impl Client {
                 let wishes = self.wishes(c);
                 self.ask(c, Ask::Allocate(wishes));
             }
-            85 => self.ask(c, Ask::Strange),
+            85 if c.rng.chance(500) => self.ask(c, Ask::Strange),
+            85 => self.ask_as_somebody_else(c),
             86 => self.move_away(),
             87..=89 => self.act_at = c.now.mono.after(c.rng.millis(1_000, 400_000)),
             _ => self.keep_alive(c),
@@ -227,6 +228,15 @@ impl Client {
     fn refresh(&mut self, c: &mut Context<'_>) {
         let lifetime = lifetime(c.rng);
         self.ask(c, Ask::Refresh { lifetime, family: None });
+    }
+
+    /// Another user at the same address, with a password of its own: 441.
+    fn ask_as_somebody_else(&mut self, c: &mut Context<'_>) {
+        let (name, password) = c.rng.pick(&STATIC_USERS);
+        let other = Rc::new(Login::new(name, password, self.style));
+        let own = std::mem::replace(&mut self.login, other);
+        self.refresh(c);
+        self.login = own;
     }
 
     /// Refreshes what would run out soon.

@@ -51,7 +51,8 @@ impl Io for SimIo {
     type Slot = SimSlot;
 
     fn now(&self) -> Now {
-        self.kernel.borrow().now
+        let kernel = self.kernel.borrow();
+        kernel.tamper.clock(kernel.now)
     }
 
     fn wait(&mut self, _until: Mono, batch: &mut Vec<Event<SimSlot>>) -> Result<(), DriverError> {

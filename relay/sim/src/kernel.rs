@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sluice_base::io::{Event, IoStats, OpenError, OpenSpec, Opened, SendOptions, SocketRole};
+use sluice_base::io::{Event, IoStats, OpenError, OpenSpec, Opened, SendOptions, Slot, SocketRole};
 use sluice_base::limits::{HEADROOM_MIN, SLOT_BYTES, TAILROOM_MIN};
 use sluice_base::policy::Verdict;
 use sluice_base::{AllocationId, Mono, Now, Pii, QuestionId, SocketId};
@@ -317,11 +317,17 @@ impl Kernel {
             return;
         };
         let outgoing = Outgoing { worker, socket, role, local, to, bytes, origin, options };
-        let (real, more) = match self.tamper.touch(outgoing) {
+        let (one, more) = match self.tamper.touch(outgoing) {
+            Tampered::None(unsent) => {
+                if let Some(origin) = &unsent.origin {
+                    self.oracle.unsent(self.now, origin);
+                }
+                return;
+            }
             Tampered::One(one) => (one, None),
             Tampered::Two(one, two) => (one, Some(two)),
         };
-        for outgoing in std::iter::once(real).chain(more) {
+        for outgoing in std::iter::once(one).chain(more) {
             let now = self.now;
             self.trace.push(|| format!("{} worker {worker} sends {}", seconds(now), outgoing.shown()));
             self.oracle.sent(now, &outgoing);
@@ -416,6 +422,9 @@ impl Kernel {
     }
 
     fn give_back(&mut self, worker: usize, slot: SimSlot, sent: bool) {
+        if self.tamper.loses(slot.payload()) {
+            return drop(slot);
+        }
         let late = (sent && self.rng.chance(self.faults.late_release)).then(|| self.rng.micros(10, 20_000));
         let (number, buffer) = slot.into_buffer();
         let driver = &mut self.drivers[worker];

@@ -31,7 +31,7 @@ impl Peer {
         if c.now.mono < self.act_at {
             return;
         }
-        self.act_at = c.now.mono.after(c.rng.millis(1, c.scenario.idle_ms.max(2)));
+        self.act_at = c.now.mono.after(c.rng.millis(1, c.scenario.idle_ms * 5));
         let count = if c.rng.chance(20) { 60 } else { c.rng.between(1, 6) };
         let stranger = c.rng.chance(300);
         for _ in 0..count {

@@ -1,37 +1,48 @@
-//! Breaks what a worker sends on its way to the oracle, to prove that the oracle sees it.
+//! Breaks what passes between a worker and the simulated kernel, to prove that the oracle sees it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use sluice_base::io::SocketRole;
+use sluice_base::{Mono, Now};
 
 use crate::oracle::Outgoing;
 
-/// What is done to packets that leave the relay.
+/// How far behind [`Tamper::SlowClock`] is.
+const BEHIND: Duration = Duration::from_secs(2);
+
+/// What is broken on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Tamper {
     /// Nothing.
     #[default]
     Nothing,
-    /// Each hundredth packet to a peer goes to another address too.
+    /// About each hundredth packet to a peer goes to another address too.
     CopyToWrongPeer,
-    /// Each hundredth relayed packet to a client goes to the client that got the last one instead.
+    /// About each hundredth relayed packet to a client goes to somebody else instead.
     WrongClient,
-    /// Each hundredth relayed packet has one bit changed.
+    /// About each hundredth relayed packet has one bit changed.
     FlipBit,
-    /// Each hundredth relayed packet leaves twice.
-    Twice,
+    /// About each hundredth relayed packet is not sent.
+    Drop,
+    /// The workers' clock is two seconds behind: everything lives longer than its client was told.
+    SlowClock,
+    /// About each hundredth slot does not come back.
+    LoseSlot,
 }
 
 /// What became of a packet.
 pub(crate) enum Tampered {
+    None(Outgoing),
     One(Outgoing),
     Two(Outgoing, Outgoing),
 }
 
 impl Tamper {
-    pub(crate) fn touch(&self, mut outgoing: Outgoing) -> Tampered {
-        let relayed = outgoing.origin.is_some() && outgoing.bytes.len() > 8;
+    /// What a worker sends.
+    pub(crate) fn touch(self, mut outgoing: Outgoing) -> Tampered {
         // Payloads are random: their last byte draws the one in a hundred.
+        let relayed = outgoing.origin.is_some() && outgoing.bytes.len() > 8;
         let hit = relayed && outgoing.bytes.last().is_some_and(|byte| *byte < 3);
         match self {
             Tamper::CopyToWrongPeer if hit && outgoing.role == SocketRole::Relay => {
@@ -44,12 +55,33 @@ impl Tamper {
                 Tampered::One(outgoing)
             }
             Tamper::FlipBit if hit => {
-                let middle = outgoing.bytes.len() - 6;
-                outgoing.bytes[middle] ^= 4;
+                let inside = outgoing.bytes.len() - 6;
+                outgoing.bytes[inside] ^= 4;
                 Tampered::One(outgoing)
             }
-            Tamper::Twice if hit => Tampered::Two(outgoing.clone(), outgoing),
+            Tamper::Drop if hit => Tampered::None(outgoing),
             _ => Tampered::One(outgoing),
         }
+    }
+
+    /// What a worker takes for the time.
+    pub(crate) fn clock(self, now: Now) -> Now {
+        match self {
+            Tamper::SlowClock => {
+                let behind = now.mono.nanos().saturating_sub(BEHIND.as_nanos() as u64);
+                Now { mono: Mono::from_nanos(behind), ..now }
+            }
+            _ => now,
+        }
+    }
+
+    /// How long a worker waits at least for a deadline that has passed by the true clock.
+    pub(crate) fn patience(self) -> Duration {
+        if self == Tamper::SlowClock { Duration::from_millis(20) } else { Duration::from_nanos(1) }
+    }
+
+    /// Whether a slot with this payload is lost.
+    pub(crate) fn loses(self, payload: &[u8]) -> bool {
+        self == Tamper::LoseSlot && payload.last().is_some_and(|byte| *byte < 3)
     }
 }

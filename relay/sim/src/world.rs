@@ -298,7 +298,7 @@ impl World {
         kernel.oracle.coverage.ticks += 1;
         let driver = &mut kernel.drivers[index];
         let verdict = driver.verdicts.first_key_value().map_or(Mono::NEVER, |((at, _), _)| *at);
-        let soon = now.mono.after(Duration::from_nanos(1));
+        let soon = now.mono.after(kernel.tamper.patience());
         driver.tick_at = driver.tick_at.min(next).min(verdict).max(soon).min(now.mono.after(HEARTBEAT));
         let [allocations, permissions, channels, questions] = gauges;
         let most = |each: u32| allocations * u64::from(each);
