@@ -93,7 +93,7 @@ mod tests {
             "FD66:6666:0000:0000:0000:0000:0001:0005",
             "user Zelda-Static",
             "0x5e50a540",
-            "::ffff:7f42:0102",
+            "::ffff:7f42:102",
         ] {
             assert!(none_in(&format!("a\n{shown}\nb")).is_err(), "{shown}");
         }
