@@ -35,6 +35,8 @@ use crate::scenario::Scenario;
 pub(crate) type Five = (SocketAddr, SocketAddr);
 /// A request: whose, and which.
 type Key = (Five, [u8; 12]);
+/// A tenant's number and a user's name.
+pub(crate) type User = (usize, Vec<u8>);
 /// A socket of a worker.
 type Handle = (usize, u32, u32);
 
@@ -112,8 +114,6 @@ struct Socket {
     local: SocketAddr,
     role: SocketRole,
     allocation: Option<usize>,
-    /// Its allocation's answer may have been lost: it may stay open until then.
-    excused_until: Option<Mono>,
 }
 
 /// An allocation that a client was told of.
@@ -122,7 +122,7 @@ pub(crate) struct Allocation {
     pub(crate) five: Five,
     /// What the worker calls it, once a question has told.
     id: Option<AllocationId>,
-    pub(crate) user: (usize, Vec<u8>),
+    pub(crate) user: User,
     /// The relayed addresses as announced, and their sockets.
     pub(crate) relays: Vec<(SocketAddr, Handle)>,
     pub(crate) until: Mono,
@@ -249,7 +249,7 @@ impl Oracle {
 
     /// A worker opens a socket.
     pub(crate) fn opened(&mut self, _now: Now, worker: usize, socket: SocketId, spec: &OpenSpec) {
-        let new = Socket { local: spec.local, role: spec.role, allocation: None, excused_until: None };
+        let new = Socket { local: spec.local, role: spec.role, allocation: None };
         self.sockets.insert(handle(worker, socket), new);
     }
 
@@ -406,13 +406,7 @@ impl Oracle {
 
     fn perhaps(&mut self, now: Now, worker: usize, five: Five, request: &Request) {
         if request.method == Method::ALLOCATE {
-            let until = now.mono.after(self.limits.lifetime_max + Scenario::grain());
-            for socket in self.sockets.iter_mut().filter(|((w, ..), _)| *w == worker).map(|(_, s)| s) {
-                if socket.role == SocketRole::Relay && socket.allocation.is_none() {
-                    socket.excused_until = Some(until);
-                }
-            }
-            return;
+            return self.perhaps_allocated(now, worker, five, request);
         }
         let granted_until = self.granted_until(request).unwrap_or(Mono::NEVER);
         let longest = self.limits.lifetime_max;
@@ -433,6 +427,31 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    /// The sockets that no client was told of may be this one's: until it hears of them, or they close.
+    fn perhaps_allocated(&mut self, now: Now, worker: usize, five: Five, request: &Request) {
+        let user = Message::parse(&request.bytes).ok().and_then(|m| self.verifier.verify(now, &m, true).ok());
+        let limits = &self.limits;
+        let announced = |mut address: SocketAddr| {
+            if let Some(relay) = limits.relays.iter().find(|r| r.address == address.ip()) {
+                address.set_ip(relay.announced());
+            }
+            address
+        };
+        let mut relays = Vec::new();
+        for (handle, socket) in self.sockets.iter_mut().filter(|((w, ..), _)| *w == worker) {
+            if socket.role == SocketRole::Relay && socket.allocation.is_none() {
+                socket.allocation = Some(self.allocations.len());
+                relays.push((announced(socket.local), *handle));
+            }
+        }
+        let Some(user) = user.filter(|_| !relays.is_empty()) else {
+            return;
+        };
+        let until = now.mono.after(self.limits.lifetime_max.max(self.limits.lifetime));
+        self.by_five.insert(five, self.allocations.len());
+        self.allocations.push(Allocation::new(worker, five, user, relays, until));
     }
 
     // What comes out.
@@ -478,7 +497,7 @@ impl Oracle {
         for socket in self.sockets.iter().filter(|((w, ..), _)| *w == worker).map(|(_, socket)| socket) {
             let over = match socket.allocation.map(|at| &self.allocations[at]) {
                 Some(a) => a.ended || now.mono >= a.live_until().after(Scenario::grain()),
-                None => !socket.excused_until.is_some_and(|until| now.mono < until),
+                None => true,
             };
             if socket.role == SocketRole::Relay && over {
                 wrong.get_or_insert("a relay socket is open that belongs to no live allocation");
@@ -637,7 +656,7 @@ impl Oracle {
         out: &Outgoing,
         message: &Message<'_>,
         request: &Request,
-        user: (usize, Vec<u8>),
+        user: User,
         granted_until: Mono,
     ) -> Result<(), String> {
         let five = (out.local, out.to);
@@ -652,7 +671,11 @@ impl Oracle {
             let bound = self.inner(relayed);
             let found = self.sockets.iter_mut().find(|((w, ..), s)| *w == out.worker && s.local == bound);
             let (handle, socket) = found.ok_or("a client is told of a relayed address that is not open")?;
-            if socket.role != SocketRole::Relay || socket.allocation.is_some() {
+            let free = socket.allocation.is_none_or(|at| {
+                let other = &self.allocations[at];
+                !other.sure && other.five == five && request.lost
+            });
+            if socket.role != SocketRole::Relay || !free {
                 return Err("a client is told of a relayed address that is another's".into());
             }
             socket.allocation = Some(self.allocations.len());
@@ -661,22 +684,17 @@ impl Oracle {
         self.check_wishes(now, message, request, &relays)?;
         self.coverage.allocations += 1;
         self.coverage.dual += u64::from(relays.len() == 2);
-        self.by_five.insert(five, self.allocations.len());
-        let mut allocation = Allocation {
-            worker: out.worker,
-            five,
-            id: None,
-            user,
-            relays,
-            until: now.mono.after(Duration::from_secs(u64::from(lifetime))),
-            granted_until,
-            ended: false,
-            perhaps_ended: false,
-            sure: !request.lost,
-            permissions: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            bits: None,
-        };
+        let before = self.by_five.insert(five, self.allocations.len()).filter(|_| request.lost);
+        let until = now.mono.after(Duration::from_secs(u64::from(lifetime)));
+        let mut allocation = Allocation::new(out.worker, five, user, relays, until);
+        allocation.granted_until = granted_until;
+        allocation.sure = !request.lost;
+        if let Some(at) = before {
+            // It has lived since its first answer was lost.
+            allocation.permissions = std::mem::take(&mut self.allocations[at].permissions);
+            allocation.channels = std::mem::take(&mut self.allocations[at].channels);
+            allocation.granted_until = Mono::NEVER;
+        }
         allocation.limit(grant.and_then(|g| g.bits_per_second));
         self.allocations.push(allocation);
         self.check_quotas(now.mono)
@@ -930,6 +948,25 @@ impl Oracle {
 }
 
 impl Allocation {
+    /// One that is not sure yet.
+    fn new(worker: usize, five: Five, user: User, relays: Vec<(SocketAddr, Handle)>, until: Mono) -> Self {
+        Allocation {
+            worker,
+            five,
+            id: None,
+            user,
+            relays,
+            until,
+            granted_until: Mono::NEVER,
+            ended: false,
+            perhaps_ended: false,
+            sure: false,
+            permissions: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            bits: None,
+        }
+    }
+
     /// Until when anything may pass.
     pub(crate) fn live_until(&self) -> Mono {
         self.until.min(self.granted_until)
