@@ -193,3 +193,14 @@ fn permissions_of_own_relays_run_out_too() {
     relay.pass_without_timers(seconds(1));
     assert!(first.say_on(&mut relay, 0x4001, b"x").is_empty(), "the other side's permission is over");
 }
+
+#[test]
+fn a_process_that_takes_over_the_port_of_an_allocation_is_no_peer() {
+    let (mut relay, [mut first, mut second], [from, to]) = two(options());
+    first.bind(&mut relay, 0x4001, to);
+    second.bind(&mut relay, 0x4002, from);
+    assert_eq!(relay.from_peer(from, to, b"x").len(), 1, "as from another worker");
+    first.refresh(&mut relay, 0);
+    assert!(relay.from_peer(from, to, b"x").is_empty());
+    assert_eq!(relay.drops(DropReason::PeerForbidden), 1);
+}
