@@ -92,7 +92,10 @@ struct Transaction {
 enum Ask {
     Binding,
     Allocate(Wishes),
-    Refresh { lifetime: Option<u32>, family: Option<u8> },
+    Refresh {
+        lifetime: Option<u32>,
+        family: Option<u8>,
+    },
     Permit(Vec<SocketAddr>),
     Bind(u16, SocketAddr),
     /// What a server does not know: 420.
@@ -243,8 +246,10 @@ impl Client {
     fn keep_alive(&mut self, c: &mut Context<'_>) {
         let Some(live) = &self.live else { return };
         let soon = c.now.mono.after(Duration::from_secs(60));
-        let peers: Vec<_> = live.permitted.iter().filter(|(_, until)| **until < soon).map(|(ip, _)| *ip).take(4).collect();
-        let channel = live.channels.iter().find(|(_, (_, until))| *until < soon).map(|(number, (peer, _))| (*number, *peer));
+        let peers: Vec<_> =
+            live.permitted.iter().filter(|(_, until)| **until < soon).map(|(ip, _)| *ip).take(4).collect();
+        let channel =
+            live.channels.iter().find(|(_, (_, until))| *until < soon).map(|(number, (peer, _))| (*number, *peer));
         if !peers.is_empty() {
             self.ask(c, Ask::Permit(peers.into_iter().map(|ip| SocketAddr::new(ip, 9)).collect()));
         }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use sluice_base::Now;
 use sluice_crypto::{HmacKey, HmacSha256Key, long_term_key_md5, long_term_key_sha256, rest_password};
 use sluice_wire::stun::{Builder, Message, PasswordAlgorithm, attribute};
 
@@ -51,7 +50,11 @@ enum Key {
 
 impl Login {
     pub(crate) fn new(name: &str, password: &str, style: Style) -> Self {
-        Login { name: name.into(), style, key: Key::derive(name.as_bytes(), password, style.algorithm(), style.signs_sha256()) }
+        Login {
+            name: name.into(),
+            style,
+            key: Key::derive(name.as_bytes(), password, style.algorithm(), style.signs_sha256()),
+        }
     }
 
     /// A time-limited name (`expiry:name`) with its password.
@@ -120,10 +123,10 @@ impl Verifier {
     }
 
     /// The tenant and the user who signed a request that succeeded; an error where nobody who may did.
-    /// A name that has run out goes on with the allocation that it began (`continues`).
+    /// A name that has run out by the wall clock goes on with the allocation that it began (`continues`).
     pub(crate) fn verify(
         &mut self,
-        now: Now,
+        unix_seconds: u64,
         message: &Message<'_>,
         continues: bool,
     ) -> Result<(usize, Vec<u8>), String> {
@@ -131,7 +134,7 @@ impl Verifier {
         let (full, rest) = (name, split_expiry(name));
         let (tenant, user) = split_tenant(rest.map_or(name, |(_, rest)| rest));
         let password = match rest {
-            Some((expiry, _)) if expiry <= now.unix_seconds && !continues => {
+            Some((expiry, _)) if expiry <= unix_seconds && !continues => {
                 return Err("a success for a name that has run out".into());
             }
             Some(_) => rest_password(SHARED_SECRET, full),

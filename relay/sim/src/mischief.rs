@@ -147,11 +147,8 @@ fn at_the_edge(c: &mut Context<'_>, kernel: &mut Kernel) {
     let (ip, permission) = permissions[c.rng.below(permissions.len() as u64) as usize];
     let channel = allocation.channels.iter().find(|(_, channel)| channel.peer.ip() == *ip);
     let peer = channel.map_or(SocketAddr::new(*ip, 7001), |(_, channel)| channel.peer);
-    let ends = [
-        permission.live_until(),
-        allocation.live_until(),
-        channel.map_or(Mono::NEVER, |(_, channel)| channel.until),
-    ];
+    let ends =
+        [permission.live_until(), allocation.live_until(), channel.map_or(Mono::NEVER, |(_, channel)| channel.until)];
     let end = c.rng.pick(&ends);
     let relayed = allocation.relays.iter().map(|(relayed, _)| *relayed).find(|r| r.is_ipv4() == ip.is_ipv4());
     let (five, number) = (allocation.five, channel.map(|(number, _)| *number));

@@ -76,6 +76,9 @@ pub(crate) struct Oracle {
 }
 
 struct Request {
+    /// When it came first.
+    at: Mono,
+    unix_seconds: u64,
     bytes: Vec<u8>,
     method: Method,
     peers: Vec<SocketAddr>,
@@ -215,19 +218,19 @@ impl Oracle {
         if let Some(known) = self.requests.get(&key) {
             self.coverage.retransmissions += 1;
             let question = known.question.and_then(|id| self.questions.get(&id));
-            // An answer is remembered from when it was given; without one, from the verdict at the earliest.
-            let since = match (&known.answered, question) {
-                (Some((at, _)), _) => Some(*at),
-                (None, Some(asked)) => Some(asked.verdict.map_or(asked.at, |(at, _)| at)),
-                (None, None) => None,
-            };
-            let forgotten = since.is_none_or(|at| now.mono.since(at) >= REMEMBERED_ANSWER_LIFETIME);
+            // An answer is remembered from when it was given, which is not seen where it was lost: so from the
+            // verdict at the earliest, or from the request where nothing was asked.
+            let since = question.map_or(known.at, |asked| asked.verdict.map_or(asked.at, |(at, _)| at));
+            let unasked = question.is_none() && known.answered.is_none();
+            let forgotten = unasked || now.mono.since(since) >= REMEMBERED_ANSWER_LIFETIME;
             if !forgotten {
                 return;
             }
         }
         let attributes = &message.attributes;
         let request = Request {
+            at: now.mono,
+            unix_seconds: now.unix_seconds,
             bytes: datagram.bytes.clone(),
             method: message.method,
             peers: message.peers().collect(),
@@ -391,8 +394,10 @@ impl Oracle {
     /// A worker found no slot for an answer: whatever it may have been about to say has happened.
     pub(crate) fn answer_lost(&mut self, now: Now, worker: usize) {
         self.coverage.answers_lost += 1;
-        let awaited: Vec<_> = self.awaited.keys().copied().collect();
-        for key in awaited {
+        // The newest first: it is the likeliest.
+        let mut awaited: Vec<_> = self.awaited.iter().map(|(key, at)| (*at, *key)).collect();
+        awaited.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key) in awaited {
             let Some(mut request) = self.requests.remove(&key) else {
                 continue;
             };
@@ -431,7 +436,7 @@ impl Oracle {
 
     /// The sockets that no client was told of may be this one's: until it hears of them, or they close.
     fn perhaps_allocated(&mut self, now: Now, worker: usize, five: Five, request: &Request) {
-        let user = Message::parse(&request.bytes).ok().and_then(|m| self.verifier.verify(now, &m, true).ok());
+        let user = Message::parse(&request.bytes).ok().and_then(|m| self.verifier.verify(0, &m, true).ok());
         let limits = &self.limits;
         let announced = |mut address: SocketAddr| {
             if let Some(relay) = limits.relays.iter().find(|r| r.address == address.ip()) {
@@ -479,8 +484,8 @@ impl Oracle {
         let result = match (&outgoing.origin, outgoing.role) {
             (None, SocketRole::Listener) => self.answer(now, outgoing),
             (None, SocketRole::Relay) => Err("the relay writes to a peer by itself".into()),
-            (Some(origin), SocketRole::Relay) => self.to_peer(now, outgoing, origin),
-            (Some(origin), SocketRole::Listener) => self.to_client(now, outgoing, origin),
+            (Some(origin), SocketRole::Relay) => self.peer_gets(now, outgoing, origin),
+            (Some(origin), SocketRole::Listener) => self.client_gets(now, outgoing, origin),
         };
         if let Err(what) = result {
             self.violation(what);
@@ -538,9 +543,6 @@ impl Oracle {
         if outgoing.bytes.len() > most {
             return Err(format!("{} bytes are answered to somebody unknown", outgoing.bytes.len()));
         }
-        if message.method != request.method {
-            return Err("an answer of another method than its request".into());
-        }
         if !signed && message.class == Class::Success && message.method != Method::BINDING {
             return Err("a success without integrity".into());
         }
@@ -552,6 +554,9 @@ impl Oracle {
         }
         if !signed {
             return Ok(());
+        }
+        if message.method != request.method {
+            return Err("an answer of another method than its request".into());
         }
         if let Some((at, before)) = &request.answered
             && now.mono.since(*at) < REMEMBERED_ANSWER_LIFETIME
@@ -589,7 +594,7 @@ impl Oracle {
         let five = (out.local, out.to);
         let asked = Message::parse(&request.bytes).map_err(|_| "a success for no request")?;
         let live = self.live(five, now.mono);
-        let user = self.verifier.verify(now, &asked, live.is_some())?;
+        let user = self.verifier.verify(request.unix_seconds, &asked, live.is_some())?;
         let ends = request.method == Method::REFRESH && request.lifetime == Some(0);
         let granted_until = if ends { Mono::NEVER } else { self.granted_until(request)? };
         if request.method == Method::ALLOCATE {
@@ -736,8 +741,11 @@ impl Oracle {
             return Err("a reserved port is given to somebody without its token".into());
         }
         if let Some(token) = request.token {
-            let Reservation { address, at, .. } = self.reservations.remove(&token).ok_or("a token that was not given out, or twice, works")?;
-            if self.inner(address) != self.inner(*first) || now.mono.since(at) >= RESERVATION_LIFETIME + Scenario::grain() + VERDICT_DEADLINE {
+            let Reservation { address, at, .. } =
+                self.reservations.remove(&token).ok_or("a token that was not given out, or twice, works")?;
+            if self.inner(address) != self.inner(*first)
+                || now.mono.since(at) >= RESERVATION_LIFETIME + Scenario::grain() + VERDICT_DEADLINE
+            {
                 return Err("a token gives another port than it reserves, or too late".into());
             }
             self.coverage.tokens_used += 1;
@@ -771,7 +779,8 @@ impl Oracle {
         let live: Vec<_> = self.alive(now).filter(|a| a.sure).collect();
         let within = |limits: &sluice_turn::AccountLimits, of: &dyn Fn(&Allocation) -> bool| {
             let mine = || live.iter().filter(|a| of(a));
-            let permissions: usize = mine().map(|a| a.permissions.values().filter(|p| now < p.live_until()).count()).sum();
+            let permissions: usize =
+                mine().map(|a| a.permissions.values().filter(|p| now < p.live_until()).count()).sum();
             let channels: usize = mine().map(|a| a.channels.values().filter(|c| now < c.until).count()).sum();
             let fits = |n: usize, limit: u32| limit == 0 || n <= limit as usize;
             fits(mine().count(), limits.allocations)
@@ -789,7 +798,7 @@ impl Oracle {
 
     // Packets.
 
-    fn to_peer(&mut self, now: Now, out: &Outgoing, origin: &Datagram) -> Result<(), String> {
+    fn peer_gets(&mut self, now: Now, out: &Outgoing, origin: &Datagram) -> Result<(), String> {
         let socket = self.sockets.get(&handle(out.worker, out.socket));
         let at = socket.and_then(|s| s.allocation).ok_or("a packet leaves by a relay socket without an allocation")?;
         let to = self.announced(out.to);
@@ -814,7 +823,7 @@ impl Oracle {
         allocation.charge(now.mono, out.bytes.len())
     }
 
-    fn to_client(&mut self, now: Now, out: &Outgoing, origin: &Datagram) -> Result<(), String> {
+    fn client_gets(&mut self, now: Now, out: &Outgoing, origin: &Datagram) -> Result<(), String> {
         let five = (out.local, out.to);
         let at = *self.by_five.get(&five).ok_or("a packet reaches somebody without an allocation")?;
         let (from, data) = match origin.role {
@@ -1040,7 +1049,9 @@ impl Allocation {
         let attributes = &message.attributes;
         let clean = attributes.unknown_types().is_empty() && attributes.malformed.is_none();
         match (message.peers().next(), attributes.data.clone()) {
-            (Some(peer), Some(range)) if clean && (message.class, message.method) == (Class::Indication, Method::SEND) => {
+            (Some(peer), Some(range))
+                if clean && (message.class, message.method) == (Class::Indication, Method::SEND) =>
+            {
                 let dont_fragment = attributes.dont_fragment;
                 Ok(Upward { peer, data: &datagram.bytes[range], dont_fragment, channel: false })
             }

@@ -54,9 +54,24 @@ fn number(name: &str) -> Option<u64> {
 /// Seeds in which something never happens prove nothing about it.
 fn everything_happened(c: &Coverage) {
     let counts = [
-        c.allocations, c.dual, c.tokens_used, c.refreshes, c.ended, c.permissions, c.channels, c.to_peer, c.by_channel,
-        c.to_client, c.data_indications, c.hairpins, c.retransmissions, c.answers_repeated, c.answers_lost,
-        c.questions, c.reviews, c.received,
+        c.allocations,
+        c.dual,
+        c.tokens_used,
+        c.refreshes,
+        c.ended,
+        c.permissions,
+        c.channels,
+        c.to_peer,
+        c.by_channel,
+        c.to_client,
+        c.data_indications,
+        c.hairpins,
+        c.retransmissions,
+        c.answers_repeated,
+        c.answers_lost,
+        c.questions,
+        c.reviews,
+        c.received,
     ];
     assert!(counts.iter().all(|count| *count > 20), "{c:#?}");
     for code in [400, 403, 420, 437, 441, 443, 486, 508] {
