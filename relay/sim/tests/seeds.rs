@@ -1,6 +1,8 @@
 //! Seeds of the simulator: 200 in the gate, as many as `SLUICE_SIM_SEEDS` says elsewhere, one with all
 //! its events by `SLUICE_SIM_SEED`.
 
+#![expect(clippy::print_stdout, reason = "a test tells what it has seen")]
+
 use sluice_sim::{Coverage, Options, Tamper, run};
 
 /// Seeds of the gate.
