@@ -54,11 +54,12 @@ pub const REALM_BYTES_MAX: usize = 60;
 /// Bytes of a user name (RFC 8489, 14.3: fewer than 509; `expiry:tenant/user` needs far fewer).
 pub const USERNAME_BYTES_MAX: usize = 256;
 
-/// Bytes of a nonce that is accepted (ours are 53).
-pub const NONCE_BYTES_MAX: usize = 128;
-
 /// Bytes of an unauthenticated Binding answer: header, XOR-MAPPED-ADDRESS of IPv6, FINGERPRINT.
 pub const BINDING_ANSWER_BYTES_MAX: usize = 52;
+
+/// Unknown attributes named in a 420 to a Binding request: what fits into
+/// [`BINDING_ANSWER_BYTES_MAX`] beside the error and FINGERPRINT.
+pub const BINDING_UNKNOWN_MAX: usize = 6;
 
 /// Bytes of a 401 or 438 to somebody unknown.
 pub const UNAUTHENTICATED_ANSWER_BYTES_MAX: usize = 200;
@@ -117,10 +118,6 @@ pub const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Lifetime of a channel binding (RFC 8656, 12: fixed).
 pub const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-
-/// How long a channel number and its peer stay reserved for each other after the binding ended
-/// (RFC 8656, 12: five minutes).
-pub const CHANNEL_REBIND_DELAY: Duration = Duration::from_secs(300);
 
 /// Lifetime of an allocation unless asked or configured otherwise (RFC 8656, 7.2).
 pub const ALLOCATION_LIFETIME_DEFAULT: Duration = Duration::from_secs(600);

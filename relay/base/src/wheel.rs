@@ -34,6 +34,12 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
+    /// How long one turn takes. Whoever sets a deadline no further ahead, and sets it again when it comes, leaves
+    /// nothing behind for longer once its key is gone.
+    pub const fn turn(&self) -> Duration {
+        Duration::from_nanos(self.grain_nanos * SLOTS as u64)
+    }
+
     /// Deadlines that wait.
     pub const fn len(&self) -> usize {
         self.len

@@ -9,7 +9,7 @@
 //! deadline, both outcomes are possible: the allocation is no longer *sure*, the longer life is assumed,
 //! and nothing is demanded of it any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -69,6 +69,8 @@ pub(crate) struct Oracle {
     sockets: BTreeMap<Handle, Socket>,
     /// Tokens, and what they reserve.
     reservations: BTreeMap<[u8; 8], Reservation>,
+    /// When each worker asked lately.
+    recent: BTreeMap<usize, VecDeque<Mono>>,
     violation: Option<String>,
     /// The relay is being stopped.
     stopping: bool,
@@ -170,6 +172,7 @@ impl Oracle {
             by_five: BTreeMap::new(),
             sockets: BTreeMap::new(),
             reservations: BTreeMap::new(),
+            recent: BTreeMap::new(),
             violation: None,
             stopping: false,
             coverage: Coverage::default(),
@@ -199,6 +202,15 @@ impl Oracle {
     /// Listener sockets, and relay sockets that may still be open.
     pub(crate) fn relay_sockets_open(&self) -> usize {
         self.sockets.values().filter(|s| s.role == SocketRole::Relay).count()
+    }
+
+    /// Questions of a worker in the time before now.
+    pub(crate) fn asked_since(&mut self, now: Now, worker: usize, time: Duration) -> u64 {
+        let recent = self.recent.entry(worker).or_default();
+        while recent.front().is_some_and(|at| now.mono.since(*at) > time) {
+            recent.pop_front();
+        }
+        recent.len() as u64
     }
 
     // What goes in.
@@ -265,6 +277,7 @@ impl Oracle {
     pub(crate) fn asked(&mut self, now: Now, worker: usize, question: Question, current: Option<&Datagram>) {
         let id = question.id;
         self.coverage.questions += 1;
+        self.recent.entry(worker).or_default().push_back(now.mono);
         let mut asked = Asked { at: now.mono, hook: question.hook, key: None, about: None, verdict: None };
         if question.hook == Hook::Review {
             let client = *question.client.address.expose();
@@ -537,7 +550,7 @@ impl Oracle {
         let signed = attributes.message_integrity.is_some() || attributes.message_integrity_sha256.is_some();
         let most = match (signed, message.method) {
             (true, _) => usize::MAX,
-            (false, Method::BINDING) if message.class == Class::Success => BINDING_ANSWER_BYTES_MAX,
+            (false, Method::BINDING) => BINDING_ANSWER_BYTES_MAX,
             (false, _) => UNAUTHENTICATED_ANSWER_BYTES_MAX,
         };
         if outgoing.bytes.len() > most {

@@ -268,7 +268,7 @@ impl<R: RngCore> Server<R> {
             relays.into_iter().flatten().for_each(|relay| self.release(relay));
             return self.refuse(now, &request, Code::InsufficientCapacity);
         }
-        self.add_allocation(|id| Allocation {
+        self.add_allocation(now.mono, |id| Allocation {
             id,
             client: request.client,
             client_socket: request.socket,

@@ -10,8 +10,8 @@ use hashbrown::HashMap;
 use rand_core::RngCore;
 use sluice_base::io::{OpenError, OpenSpec, Opened, SendOptions, Slot};
 use sluice_base::limits::{
-    CHANNEL_LIFETIME, PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME, QUESTIONS_PER_CLIENT_MAX, QUESTIONS_PER_WORKER_MAX,
-    RESERVATIONS_MAX, TIMER_GRAIN, VERDICT_DEADLINE,
+    BINDING_UNKNOWN_MAX, CHANNEL_LIFETIME, PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME, QUESTIONS_PER_CLIENT_MAX,
+    QUESTIONS_PER_WORKER_MAX, RESERVATIONS_MAX, TIMER_GRAIN, VERDICT_DEADLINE,
 };
 use sluice_base::message::{Envelope, LentPort, Order, ReservationToken, WorkerMessage};
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
@@ -250,6 +250,11 @@ impl<R: RngCore> Server<R> {
         self.wheel.next()
     }
 
+    /// Timers that wait, to be looked at by a test.
+    pub fn timers(&self) -> usize {
+        self.wheel.len()
+    }
+
     /// Lets run out what has run out.
     pub fn timeout(&mut self, now: Now) {
         let mut due = std::mem::take(&mut self.due);
@@ -373,14 +378,16 @@ impl<R: RngCore> Server<R> {
         }
         let challenge = matches!(code, Code::Unauthenticated | Code::StaleNonce);
         let reply = Reply::build(Class::Error, m.method, m.transaction, |builder| {
-            builder.error(code.number(), reply::reason(code));
+            // An answer to Binding stays within its 52 bytes without the words.
+            builder.error(code.number(), if m.method == Method::BINDING { "" } else { reply::reason(code) });
             if challenge {
                 builder.bytes(attribute::REALM, self.auth.realm(client.listener).as_bytes());
                 builder.bytes(attribute::NONCE, &self.auth.nonce(now, client.address));
                 builder.bytes(attribute::PASSWORD_ALGORITHMS, &OFFERED_ALGORITHMS);
             }
             if code == Code::UnknownAttribute {
-                builder.unknown_attributes(m.attributes.unknown_types());
+                let unknown = m.attributes.unknown_types();
+                builder.unknown_attributes(&unknown[..unknown.len().min(BINDING_UNKNOWN_MAX)]);
             }
             reply::seal(builder, None, m.attributes.fingerprint);
         });
@@ -619,7 +626,7 @@ impl<R: RngCore> Server<R> {
         if let Some(bits) = grant.bits_per_second {
             allocation.claim.limit_bits(bits);
         }
-        self.watch_allocation(slot);
+        self.watch_allocation(now.mono, slot);
         self.update_routes(slot);
         self.answer(now, request, Code::Ok, |builder| {
             builder.u32(attribute::LIFETIME, lifetime.as_secs() as u32);
@@ -671,7 +678,7 @@ impl<R: RngCore> Server<R> {
                 self.permissions.insert((slot, peer), Permission { until, grant, due_at: Mono::NEVER, own });
             }
         }
-        self.watch_permission(slot, peer);
+        self.watch_permission(now.mono, slot, peer);
     }
 
     /// Binds a channel or refreshes it, and its permission with it (RFC 8656, 12.2).
@@ -722,7 +729,8 @@ impl<R: RngCore> Server<R> {
                     bound_until,
                 });
                 self.at_mut(slot).routes.push(at);
-                self.wheel.add(bound_until, Timer::Channel(id, number));
+                let next = self.within_a_turn(now.mono, bound_until);
+                self.wheel.add(next, Timer::Channel(id, number));
             }
         }
         self.update_routes(slot);
@@ -759,13 +767,13 @@ impl<R: RngCore> Server<R> {
                 if let Some(bits) = grant.bits_per_second {
                     allocation.claim.limit_bits(bits);
                 }
-                self.watch_allocation(slot);
+                self.watch_allocation(now.mono, slot);
             }
             (Verdict::Allow(grant), Some(peer)) => {
                 let granted = Granted::by(now.mono, &grant);
                 if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
                     permission.grant = granted;
-                    self.watch_permission(slot, peer);
+                    self.watch_permission(now.mono, slot, peer);
                 }
             }
             (Verdict::Deny(_), None) => return self.end(id, Single::AllocationsExpired),
@@ -790,13 +798,20 @@ impl<R: RngCore> Server<R> {
             allocation.grant.reviewing = true;
             self.review(now, slot, None);
         }
-        self.watch_allocation(slot);
+        self.watch_allocation(now.mono, slot);
+    }
+
+    /// A deadline that comes in a turn of the wheel at the latest, to be set again then: however many allocations
+    /// come and go, the timers they leave behind are those of half a minute.
+    fn within_a_turn(&self, now: Mono, deadline: Mono) -> Mono {
+        deadline.min(now.after(self.wheel.turn()))
     }
 
     /// Sets an allocation's timer, unless one fires early enough: however often it is refreshed, few wait.
-    fn watch_allocation(&mut self, slot: u32) {
+    fn watch_allocation(&mut self, now: Mono, slot: u32) {
+        let next = self.within_a_turn(now, self.at(slot).next());
         let allocation = self.at_mut(slot);
-        let (id, next) = (allocation.id, allocation.next());
+        let id = allocation.id;
         if next < allocation.due_at {
             allocation.due_at = next;
             self.wheel.add(next, Timer::Allocation(id));
@@ -821,14 +836,15 @@ impl<R: RngCore> Server<R> {
             permission.grant.reviewing = true;
             self.review(now, slot, Some(peer));
         }
-        self.watch_permission(slot, peer);
+        self.watch_permission(now.mono, slot, peer);
     }
 
     /// Sets a permission's timer, unless one fires early enough.
-    fn watch_permission(&mut self, slot: u32, peer: Pii<IpAddr>) {
+    fn watch_permission(&mut self, now: Mono, slot: u32, peer: Pii<IpAddr>) {
         let id = self.at(slot).id;
+        let latest = self.within_a_turn(now, Mono::NEVER);
         if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
-            let next = permission.next();
+            let next = permission.next().min(latest);
             if next < permission.due_at {
                 permission.due_at = next;
                 self.wheel.add(next, Timer::Permission(id, peer));
@@ -846,7 +862,8 @@ impl<R: RngCore> Server<R> {
             if now.mono >= bound_until {
                 self.end_channel(slot, at);
             } else {
-                self.wheel.add(bound_until, Timer::Channel(id, number));
+                let next = self.within_a_turn(now.mono, bound_until);
+                self.wheel.add(next, Timer::Channel(id, number));
             }
         }
     }
@@ -1006,7 +1023,7 @@ impl<R: RngCore> Server<R> {
     }
 
     /// Puts a new allocation into the tables.
-    pub(crate) fn add_allocation(&mut self, make: impl FnOnce(AllocationId) -> Allocation) -> u32 {
+    pub(crate) fn add_allocation(&mut self, now: Mono, make: impl FnOnce(AllocationId) -> Allocation) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.allocations.push(None);
             (self.allocations.len() - 1) as u32
@@ -1020,7 +1037,7 @@ impl<R: RngCore> Server<R> {
             self.set_role(relay.socket, Role::Relay { generation: relay.socket.generation, allocation: slot });
         }
         self.allocations[slot as usize] = Some(Box::new(allocation));
-        self.watch_allocation(slot);
+        self.watch_allocation(now, slot);
         self.counters.add(Counter::single(Single::AllocationsCreated), 1);
         slot
     }

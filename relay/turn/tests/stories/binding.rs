@@ -56,6 +56,21 @@ fn what_must_be_understood_and_is_not_is_named() {
 }
 
 #[test]
+fn naming_what_is_unknown_stays_short_too() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT_V6);
+    client.fingerprint = true;
+    let request = client.unsigned(Method::BINDING, |builder| {
+        (0x7001..0x7010).for_each(|kind| {
+            builder.bytes(kind, &[]);
+        });
+    });
+    let answer = client.answer_to(&mut relay, &request);
+    assert_eq!(answer.code(), 420);
+    assert!(answer.bytes.len() <= BINDING_ANSWER_BYTES_MAX, "{}", answer.bytes.len());
+}
+
+#[test]
 fn an_indication_is_not_answered() {
     let mut relay = Relay::new();
     let mut client = Client::new(CLIENT);
