@@ -28,6 +28,8 @@ use crate::tamper::Tamper;
 
 /// A worker ticks at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A timer may outlive what it is for so long.
+const LEFT_BEHIND: Duration = Duration::from_secs(30);
 /// Events that a failure shows.
 const TRACE_LINES: usize = 60;
 /// The wall clock at the start: a day in 2027.
@@ -290,6 +292,7 @@ impl World {
         let next = worker.server().next_timeout();
         let gauges = [Single::Allocations, Single::Permissions, Single::Channels, Single::QuestionsOpen]
             .map(|gauge| worker.server().counters().value(Counter::single(gauge)));
+        let timers = worker.server().timers() as u64;
         let mut kernel = self.kernel.borrow_mut();
         let kernel = &mut *kernel;
         let now = kernel.now;
@@ -307,6 +310,11 @@ impl World {
             || questions > sluice_base::limits::QUESTIONS_PER_WORKER_MAX as u64
         {
             kernel.oracle.violation("a worker holds more permissions, channels or questions than it may".into());
+        }
+        // Each of what lives has a timer or two; so has what was asked for in the last turn of the wheel.
+        let recent = kernel.oracle.asked_since(now, index, LEFT_BEHIND);
+        if timers > 3 * (allocations + permissions + channels) + 8 * recent + 8 {
+            kernel.oracle.violation(format!("{timers} timers wait, more than what lives and happens explains"));
         }
         Ok(state)
     }

@@ -250,11 +250,6 @@ impl<R: RngCore> Server<R> {
         self.wheel.next()
     }
 
-    /// Timers that wait, to be looked at by a test.
-    pub fn timers(&self) -> usize {
-        self.wheel.len()
-    }
-
     /// Lets run out what has run out.
     pub fn timeout(&mut self, now: Now) {
         let mut due = std::mem::take(&mut self.due);
