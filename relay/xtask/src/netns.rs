@@ -53,7 +53,7 @@ pub(crate) fn run_inside(arguments: &[String]) -> Result<(), String> {
         command.args(["--user", "--map-root-user"]);
     }
     command.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(std::env::current_exe().map_err(|e| e.to_string())?).args(arguments);
+    command.arg(shell::own_program()?).args(arguments);
     shell::show(&mut command)
 }
 

@@ -52,6 +52,5 @@ fn overload() -> Result<(), String> {
 }
 
 fn bench() -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    shell::show(Command::new(program).args(["bench-turn", "--check"]))
+    shell::show(Command::new(shell::own_program()?).args(["bench-turn", "--check"]))
 }

@@ -91,6 +91,13 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
 
+/// This program; when it was built anew meanwhile, the new one.
+pub(crate) fn own_program() -> Result<PathBuf, String> {
+    let path = std::env::current_exe().map_err(|e| e.to_string())?;
+    let name = path.to_string_lossy();
+    Ok(name.strip_suffix(" (deleted)").map_or(path.clone(), PathBuf::from))
+}
+
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

@@ -33,16 +33,13 @@ type Step = (&'static str, fn(&Report) -> Result<(), String>);
 /// Everything but the clients, in order. What is quick to fail comes first, what others need before them.
 const STEPS: &[Step] = &[
     ("install", |_| install::all()),
-    ("fmt", |_| shell::show(shell::cargo().args(["fmt", "--all", "--check"]))),
-    ("build", |_| shell::show(shell::cargo().args(["build", "--release", "--locked", "--workspace", "--bins"]))),
+    ("fmt", |_| cargo("fmt --all --check")),
+    // This program runs: it must not be replaced under its own feet.
+    ("build", |_| cargo("build --release --locked --workspace --bins --exclude sluice-xtask")),
     ("cargo", cargo_test),
-    ("clippy", |_| {
-        let mut cargo = shell::cargo();
-        cargo.args(["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-        shell::show(&mut cargo)
-    }),
+    ("clippy", |_| cargo("clippy --release --locked --workspace --all-targets -- -D warnings")),
     ("deny", |_| deny()),
-    ("fuzz", |_| shell::show(shell::cargo().args(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]))),
+    ("fuzz", |_| cargo("check --locked --manifest-path fuzz/Cargo.toml")),
 ];
 
 /// One row of the benchmark: that it runs, and what it says. Figures of a shared machine decide nothing.
@@ -122,6 +119,10 @@ fn run_clients(report: &Report, groups: &[&str], reference: bool) {
     }
 }
 
+fn cargo(words: &str) -> Result<(), String> {
+    shell::show(shell::cargo().args(words.split(' ')))
+}
+
 /// Unit and integration tests, the simulator's seeds and the replay of the fuzzers' corpora among them.
 fn cargo_test(report: &Report) -> Result<(), String> {
     let mut cargo = shell::cargo();
@@ -143,8 +144,8 @@ fn cargo_test(report: &Report) -> Result<(), String> {
 }
 
 fn bench_row() -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    shell::show(Command::new(program).args(BENCH_ROW))
+    let mut command = Command::new(shell::own_program()?);
+    shell::show(command.args(BENCH_ROW).arg("--binaries").arg(shell::target().join("release")))
 }
 
 fn deny() -> Result<(), String> {
