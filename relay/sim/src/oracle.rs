@@ -31,6 +31,9 @@ use crate::kernel::Datagram;
 use crate::report::Coverage;
 use crate::scenario::Scenario;
 
+/// A timer may outlive what it is for so long.
+const LEFT_BEHIND: Duration = Duration::from_secs(30);
+
 /// The five-tuple without the transport: our address and the client's.
 pub(crate) type Five = (SocketAddr, SocketAddr);
 /// A request: whose, and which.
@@ -69,8 +72,8 @@ pub(crate) struct Oracle {
     sockets: BTreeMap<Handle, Socket>,
     /// Tokens, and what they reserve.
     reservations: BTreeMap<[u8; 8], Reservation>,
-    /// When each worker asked lately.
-    recent: BTreeMap<usize, VecDeque<Mono>>,
+    /// What each worker held lately, and the questions there were by then.
+    recent: BTreeMap<usize, VecDeque<(Mono, u64, u64)>>,
     violation: Option<String>,
     /// The relay is being stopped.
     stopping: bool,
@@ -204,13 +207,19 @@ impl Oracle {
         self.sockets.values().filter(|s| s.role == SocketRole::Relay).count()
     }
 
-    /// Questions of a worker in the time before now.
-    pub(crate) fn asked_since(&mut self, now: Now, worker: usize, time: Duration) -> u64 {
+    /// A worker holds so many allocations, permissions and channels, and so many timers: each of
+    /// what lives, or lived a moment ago, may have a few.
+    pub(crate) fn holds(&mut self, now: Now, worker: usize, things: u64, timers: u64) {
         let recent = self.recent.entry(worker).or_default();
-        while recent.front().is_some_and(|at| now.mono.since(*at) > time) {
+        recent.push_back((now.mono, things, self.coverage.questions));
+        while recent.front().is_some_and(|(at, ..)| now.mono.since(*at) > LEFT_BEHIND) {
             recent.pop_front();
         }
-        recent.len() as u64
+        let most = recent.iter().map(|(_, things, _)| *things).max().unwrap_or_default();
+        let asked = self.coverage.questions - recent.front().map_or(0, |(.., asked)| *asked);
+        if timers > 3 * most + 8 * asked + 8 {
+            self.violation(format!("{timers} timers wait, more than what lives and happens explains"));
+        }
     }
 
     // What goes in.
@@ -277,7 +286,6 @@ impl Oracle {
     pub(crate) fn asked(&mut self, now: Now, worker: usize, question: Question, current: Option<&Datagram>) {
         let id = question.id;
         self.coverage.questions += 1;
-        self.recent.entry(worker).or_default().push_back(now.mono);
         let mut asked = Asked { at: now.mono, hook: question.hook, key: None, about: None, verdict: None };
         if question.hook == Hook::Review {
             let client = *question.client.address.expose();

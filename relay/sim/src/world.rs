@@ -28,8 +28,6 @@ use crate::tamper::Tamper;
 
 /// A worker ticks at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A timer may outlive what it is for so long.
-const LEFT_BEHIND: Duration = Duration::from_secs(30);
 /// Events that a failure shows.
 const TRACE_LINES: usize = 60;
 /// The wall clock at the start: a day in 2027.
@@ -311,11 +309,7 @@ impl World {
         {
             kernel.oracle.violation("a worker holds more permissions, channels or questions than it may".into());
         }
-        // Each of what lives has a timer or two; so has what was asked for in the last turn of the wheel.
-        let recent = kernel.oracle.asked_since(now, index, LEFT_BEHIND);
-        if timers > 3 * (allocations + permissions + channels) + 8 * recent + 8 {
-            kernel.oracle.violation(format!("{timers} timers wait, more than what lives and happens explains"));
-        }
+        kernel.oracle.holds(now, index, allocations + permissions + channels, timers);
         Ok(state)
     }
 
