@@ -236,6 +236,7 @@ impl Oracle {
             return;
         }
         let key = ((datagram.local, datagram.from), message.transaction.0);
+        let mut lost = false;
         if let Some(known) = self.requests.get(&key) {
             self.coverage.retransmissions += 1;
             let question = known.question.and_then(|id| self.questions.get(&id));
@@ -243,6 +244,8 @@ impl Oracle {
             // verdict at the earliest, or from the request where nothing was asked.
             let since = question.map_or(known.at, |asked| asked.verdict.map_or(asked.at, |(at, _)| at));
             let unasked = question.is_none() && known.answered.is_none();
+            let seen = known.answered.as_ref().is_some_and(|(at, _)| now.mono.since(*at) >= REMEMBERED_ANSWER_LIFETIME);
+            lost = known.lost || !(unasked || seen);
             let forgotten = unasked || now.mono.since(since) >= REMEMBERED_ANSWER_LIFETIME;
             if !forgotten {
                 return;
@@ -263,7 +266,7 @@ impl Oracle {
             token: attributes.reservation_token,
             question: None,
             answered: None,
-            lost: self.requests.get(&key).is_some_and(|known| known.lost),
+            lost,
         };
         if request.method == Method::REFRESH && request.lifetime == Some(0) {
             self.awaited.insert(key, now.mono);
