@@ -42,6 +42,8 @@ pub struct Coverage {
     pub reviews: u64,
     /// Signed errors, by code.
     pub errors: BTreeMap<u16, u64>,
+    /// Ports that were counted at the end.
+    pub ports_counted: u64,
     /// Orders to end an allocation.
     pub orders: u64,
     /// Payloads that reached a peer's or client's model.
@@ -91,6 +93,7 @@ impl Coverage {
             (&mut self.answers_lost, other.answers_lost),
             (&mut self.questions, other.questions),
             (&mut self.reviews, other.reviews),
+            (&mut self.ports_counted, other.ports_counted),
             (&mut self.orders, other.orders),
             (&mut self.received, other.received),
             (&mut self.ticks, other.ticks),

@@ -13,21 +13,27 @@ use sluice_base::stats::{Counter, Single};
 use sluice_base::{Mono, Now, Secret, WorkerId};
 use sluice_metrics::{BuildInfo, Metrics};
 use sluice_turn::{Ledger, LivePorts, Shared};
+use sluice_wire::stun::{Class, Message, Method, TransactionId, attribute};
 use sluice_worker::{Mailbox, Parts, Post, State, Worker};
 
-use crate::client::{Board, Client, Context};
+use crate::client::{Board, Client, Context, build};
+use crate::credentials::{Login, Style};
 use crate::io::{SimDecide, SimIo, seconds};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Packet};
 use crate::mischief::Mischief;
 use crate::nat::{Nat, NatKind};
 use crate::peer::Peer;
 use crate::report::{Failure, Report};
 use crate::rng::Rng;
-use crate::scenario::{Decisions, Faults, Scenario};
+use crate::scenario::{Decisions, Faults, STATIC_USERS, Scenario};
 use crate::tamper::Tamper;
 
 /// A worker ticks at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Where there are so few ports, they are counted at the end.
+const FEW_PORTS: usize = 64;
+/// Refusals in a row after which every worker has been asked.
+const REFUSED_MAX: usize = 60;
 /// Events that a failure shows.
 const TRACE_LINES: usize = 60;
 /// The wall clock at the start: a day in 2027.
@@ -87,6 +93,8 @@ struct World {
     wall_offset: i64,
     /// The models still act.
     lively: bool,
+    /// What arrived last anywhere since they do not.
+    caught: Option<Packet>,
 }
 
 impl World {
@@ -116,6 +124,7 @@ impl World {
             next_step: start,
             wall_offset: 0,
             lively: true,
+            caught: None,
         }
     }
 
@@ -171,6 +180,7 @@ impl World {
     fn deliver(&mut self) -> Result<(), String> {
         while let Some(packet) = { self.kernel.borrow_mut().inbox.pop_front() } {
             if !self.lively {
+                self.caught = Some(packet);
                 continue;
             }
             if let Some(client) = self.clients.iter().position(|c| c.local == packet.to) {
@@ -334,7 +344,64 @@ impl World {
                 return Err(format!("allocations, permissions, channels, questions are left: {left:?}"));
             }
         }
-        self.ledger_is_empty()
+        self.ledger_is_empty()?;
+        self.every_port_can_be_had()
+    }
+
+    /// Where ports are few, each of them can be allocated again: none was lost on the way.
+    fn every_port_can_be_had(&mut self) -> Result<(), String> {
+        let s = &self.scenario;
+        let ports = s.ports.len();
+        let limited = [s.user, s.tenant, s.total].iter().any(|account| account.allocations != 0);
+        if limited || ports > FEW_PORTS {
+            return Ok(());
+        }
+        self.end = self.now().mono.after(Duration::from_secs(300));
+        let (mut had, mut refused) = (0, 0);
+        let mut n = 0;
+        while refused < REFUSED_MAX && had <= ports {
+            n += 1;
+            match self.allocate_from([7, n as u8, 1, 1].into())? {
+                true => (had, refused) = (had + 1, 0),
+                false => refused += 1,
+            }
+        }
+        self.kernel.borrow_mut().oracle.coverage.ports_counted += had as u64;
+        if had == ports { Ok(()) } else { Err(format!("{had} of {ports} ports can be had after all have come back")) }
+    }
+
+    /// Allocates from an address of its own; false where the relay refuses.
+    fn allocate_from(&mut self, ip: IpAddr) -> Result<bool, String> {
+        let mut sign: Option<(Vec<u8>, Vec<u8>)> = None;
+        let login = Login::new(STATIC_USERS[0].0, STATIC_USERS[0].1, Style::Old);
+        loop {
+            let bytes = build(Class::Request, Method::ALLOCATE, TransactionId(self.rng.transaction()), |builder| {
+                builder.u32(attribute::REQUESTED_TRANSPORT, 17 << 24).u32(attribute::LIFETIME, 3600);
+                if let Some((realm, nonce)) = &sign {
+                    login.sign(builder, realm, nonce, &[]);
+                }
+            });
+            let answer = self.exchange(SocketAddr::new(ip, 1000), bytes)?;
+            let message = Message::parse(&answer).map_err(|error| error.to_string())?;
+            match (message.class, &sign, message.attributes.realm, message.attributes.nonce) {
+                (Class::Success, ..) => return Ok(true),
+                (_, None, Some(realm), Some(nonce)) => sign = Some((realm.to_vec(), nonce.to_vec())),
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Sends a request over a network without faults, and waits for its answer.
+    fn exchange(&mut self, from: SocketAddr, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+        let to = self.scenario.listeners[0];
+        self.kernel.borrow_mut().transmit(Packet { from, to, bytes });
+        for _ in 0..1000 {
+            self.step()?;
+            if let Some(packet) = self.caught.take_if(|packet| packet.to == from) {
+                return Ok(packet.bytes);
+            }
+        }
+        Err("a request over a network without faults has no answer".into())
     }
 
     fn ledger_is_empty(&self) -> Result<(), String> {

@@ -74,6 +74,7 @@ fn everything_happened(c: &Coverage) {
         c.questions,
         c.reviews,
         c.received,
+        c.ports_counted,
     ];
     assert!(counts.iter().all(|count| *count > 20), "{c:#?}");
     for code in [400, 403, 420, 437, 441, 443, 486, 508] {
