@@ -22,6 +22,7 @@ use sluice_base::limits::{
 };
 use sluice_base::policy::{Hook, Question, Verdict};
 use sluice_base::{AllocationId, Mono, Now, QuestionId, SocketId};
+use sluice_turn::RelayAddress;
 use sluice_wire::channel_data;
 use sluice_wire::stun::{Class, Message, Method};
 
@@ -151,6 +152,8 @@ pub(crate) struct Permission {
 
 pub(crate) struct Channel {
     pub(crate) peer: SocketAddr,
+    /// Whose it may be as well, where that is not sure.
+    others: Vec<SocketAddr>,
     pub(crate) until: Mono,
 }
 
@@ -462,17 +465,11 @@ impl Oracle {
     fn perhaps_allocated(&mut self, now: Now, worker: usize, five: Five, request: &Request) {
         let user = Message::parse(&request.bytes).ok().and_then(|m| self.verifier.verify(0, &m, true).ok());
         let limits = &self.limits;
-        let announced = |mut address: SocketAddr| {
-            if let Some(relay) = limits.relays.iter().find(|r| r.address == address.ip()) {
-                address.set_ip(relay.announced());
-            }
-            address
-        };
         let mut relays = Vec::new();
         for (handle, socket) in self.sockets.iter_mut().filter(|((w, ..), _)| *w == worker) {
             if socket.role == SocketRole::Relay && socket.allocation.is_none() {
                 socket.allocation = Some(self.allocations.len());
-                relays.push((announced(socket.local), *handle));
+                relays.push((announced(&limits.relays, socket.local), *handle));
             }
         }
         let Some(user) = user.filter(|_| !relays.is_empty()) else {
@@ -529,14 +526,14 @@ impl Oracle {
                 None => true,
             };
             if socket.role == SocketRole::Relay && over {
-                wrong.get_or_insert("a relay socket is open that belongs to no live allocation");
+                wrong.get_or_insert(format!("the relay socket {} is open and of no live allocation", socket.local));
             }
         }
         for allocation in self.by_five.values().map(|at| &self.allocations[*at]).filter(|a| a.worker == worker) {
             let open = allocation.relays.iter().filter(|(_, socket)| self.sockets.contains_key(socket)).count();
             let lives = allocation.sure && allocation.may_live(now.mono) && !self.stopping;
             if lives && open < allocation.relays.len() {
-                wrong.get_or_insert("the relay socket of a live allocation is closed");
+                wrong.get_or_insert("the relay socket of a live allocation is closed".to_owned());
             }
         }
         let (sockets, allocations) = (&self.sockets, &self.allocations);
@@ -546,7 +543,7 @@ impl Oracle {
             !over || allocation.relays.iter().any(|(_, socket)| sockets.contains_key(socket))
         });
         if let Some(what) = wrong {
-            self.violation(what.into());
+            self.violation(what);
         }
     }
 
@@ -826,13 +823,13 @@ impl Oracle {
         let socket = self.sockets.get(&handle(out.worker, out.socket));
         let at = socket.and_then(|s| s.allocation).ok_or("a packet leaves by a relay socket without an allocation")?;
         let to = self.announced(out.to);
-        let named = self.allocations[at].upward(now.mono, origin).map(|upward| self.announced(upward.peer))?;
+        let relays = &self.limits.relays;
         let allocation = &mut self.allocations[at];
         if origin.role != SocketRole::Listener || (origin.local, origin.from) != allocation.five {
             return Err("a packet of somebody else leaves by an allocation".into());
         }
-        let upward = allocation.upward(now.mono, origin)?;
-        if named != to {
+        let upward = allocation.upward(now.mono, origin, |peer| announced(relays, peer) == to)?;
+        if announced(relays, upward.peer) != to {
             return Err("a packet leaves for another peer than its client named".into());
         }
         if upward.data != out.bytes {
@@ -868,7 +865,7 @@ impl Oracle {
         allocation.may_pass(now.mono, from.ip())?;
         match channel_data::parse(&out.bytes) {
             Ok((number, len)) => {
-                let channel = allocation.channels.get(&number).filter(|c| now.mono < c.until && c.peer == from);
+                let channel = allocation.channels.get(&number).filter(|c| now.mono < c.until && c.may_be(from));
                 if channel.is_none() {
                     return Err("a client gets a packet on a channel that is not bound to its sender".into());
                 }
@@ -896,8 +893,10 @@ impl Oracle {
         let at = *self.by_five.get(&(origin.local, origin.from)).ok_or("a packet of nobody's reaches a client")?;
         let relays: Vec<_> = self.allocations[target].relays.iter().map(|(relayed, _)| *relayed).collect();
         let sender = &mut self.allocations[at];
-        let upward = sender.upward(now.mono, origin)?;
-        if !relays.iter().any(|relayed| *relayed == self.announced(upward.peer)) {
+        let ours = &self.limits.relays;
+        let is_target = |peer| relays.contains(&announced(ours, peer));
+        let upward = sender.upward(now.mono, origin, is_target)?;
+        if !is_target(upward.peer) {
             return Err("a packet reaches another client than it was sent to".into());
         }
         let (peer, data) = (upward.peer, upward.data.to_vec());
@@ -918,7 +917,7 @@ impl Oracle {
         if !allocation.is_demanding(now.mono) {
             return false;
         }
-        let Ok(upward) = allocation.upward(now.mono, datagram) else {
+        let Ok(upward) = allocation.upward(now.mono, datagram, |_| true) else {
             return false;
         };
         let own = self.limits.relays.iter().any(|r| r.address == upward.peer.ip() || r.announced() == upward.peer.ip());
@@ -965,11 +964,8 @@ impl Oracle {
     }
 
     /// As clients and peers know one of our addresses.
-    fn announced(&self, mut address: SocketAddr) -> SocketAddr {
-        if let Some(relay) = self.limits.relays.iter().find(|r| r.address == address.ip()) {
-            address.set_ip(relay.announced());
-        }
-        address
+    fn announced(&self, address: SocketAddr) -> SocketAddr {
+        announced(&self.limits.relays, address)
     }
 
     fn inner(&self, mut address: SocketAddr) -> SocketAddr {
@@ -1037,7 +1033,14 @@ impl Allocation {
     }
 
     fn bind(&mut self, now: Mono, number: u16, peer: SocketAddr) {
-        self.channels.insert(number, Channel { peer, until: now.after(CHANNEL_LIFETIME) });
+        let mut channel = Channel { peer, others: Vec::new(), until: now.after(CHANNEL_LIFETIME) };
+        if !self.sure
+            && let Some(before) = self.channels.remove(&number).filter(|c| now < c.until)
+        {
+            channel.others = before.others;
+            channel.others.push(before.peer);
+        }
+        self.channels.insert(number, channel);
     }
 
     fn clashes(&self, now: Mono, number: u16, peer: SocketAddr) -> bool {
@@ -1061,11 +1064,18 @@ impl Allocation {
         self.ended = self.relays.is_empty();
     }
 
-    /// What a client's datagram asks to be sent.
-    fn upward<'a>(&self, now: Mono, datagram: &'a Datagram) -> Result<Upward<'a>, String> {
+    /// What a client's datagram asks to be sent; of the peers that its channel may have, one that is `wanted`.
+    fn upward<'a>(
+        &self,
+        now: Mono,
+        datagram: &'a Datagram,
+        wanted: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Upward<'a>, String> {
         if let Ok((number, len)) = channel_data::parse(&datagram.bytes) {
             let channel = self.channels.get(&number).filter(|c| now < c.until);
-            let peer = channel.ok_or("a packet is relayed by a channel that is not bound")?.peer;
+            let channel = channel.ok_or("a packet is relayed by a channel that is not bound")?;
+            let peer = channel.others.iter().copied().find(|peer| wanted(*peer) && !wanted(channel.peer));
+            let peer = peer.unwrap_or(channel.peer);
             let data = &datagram.bytes[channel_data::HEADER_LEN..channel_data::HEADER_LEN + len];
             return Ok(Upward { peer, data, dont_fragment: false, channel: true });
         }
@@ -1101,10 +1111,24 @@ impl Allocation {
     }
 }
 
+impl Channel {
+    fn may_be(&self, peer: SocketAddr) -> bool {
+        self.peer == peer || self.others.contains(&peer)
+    }
+}
+
 impl Permission {
     pub(crate) fn live_until(&self) -> Mono {
         self.until.min(self.granted_until)
     }
+}
+
+/// As clients and peers know one of our addresses.
+fn announced(relays: &[RelayAddress], mut address: SocketAddr) -> SocketAddr {
+    if let Some(relay) = relays.iter().find(|r| r.address == address.ip()) {
+        address.set_ip(relay.announced());
+    }
+    address
 }
 
 fn check_lifetime(limits: &Scenario, seconds: u32, granted: Option<Duration>) -> Result<(), String> {
