@@ -719,6 +719,7 @@ impl Oracle {
             // It has lived since its first answer was lost.
             allocation.permissions = std::mem::take(&mut self.allocations[at].permissions);
             allocation.channels = std::mem::take(&mut self.allocations[at].channels);
+            allocation.until = allocation.until.max(self.allocations[at].until);
             allocation.granted_until = Mono::NEVER;
         }
         allocation.limit(grant.and_then(|g| g.bits_per_second));
