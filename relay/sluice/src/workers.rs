@@ -36,8 +36,8 @@ pub(crate) struct Workers {
 
 /// A driver on its way to its thread.
 enum Driver {
-    Ring(RingBuilder),
-    Epoll(Epoll),
+    Ring(Box<RingBuilder>),
+    Epoll(Box<Epoll>),
 }
 
 /// One worker on its way to its thread.
@@ -129,13 +129,13 @@ impl Seat {
             .map_err(|error| format!("worker {} cannot be kept on core {}: {error}", self.id.0, self.core))?;
         match driver {
             Driver::Ring(builder) => {
-                let ring = driver::enable(builder);
+                let ring = driver::enable(*builder);
                 steps.enabled(&ring)?;
                 self.serve(ring?, steps)
             }
             Driver::Epoll(epoll) => {
                 steps.enabled(&Ok(()))?;
-                self.serve(epoll, steps)
+                self.serve(*epoll, steps)
             }
         }
     }
@@ -191,12 +191,12 @@ fn make(plan: &Plan<'_>) -> Result<(Driver, Waker), Failure> {
     match plan.choice {
         Choice::Ring(features) => {
             let (builder, waker) = driver::ring(features, plan.sockets_max, plan.slots)?;
-            Ok((Driver::Ring(builder), waker))
+            Ok((Driver::Ring(Box::new(builder)), waker))
         }
         Choice::Epoll(_) => {
             let epoll = driver::epoll(plan.sockets_max, plan.slots)?;
             let waker = epoll.waker();
-            Ok((Driver::Epoll(epoll), waker))
+            Ok((Driver::Epoll(Box::new(epoll)), waker))
         }
     }
 }
