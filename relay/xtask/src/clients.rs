@@ -435,3 +435,17 @@ impl Peers {
         self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(|e| e.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_of_the_ring_is_done_without_once() {
+        let text = std::fs::read_to_string(shell::root().join("relay/net/src/ring/setup.rs")).unwrap();
+        let table = text.split_once("pub const FEATURES").and_then(|(_, rest)| rest.split_once("];")).unwrap().0;
+        let names: Vec<&str> =
+            table.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
+        assert_eq!(names, IO_FEATURES);
+    }
+}

@@ -15,6 +15,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("timeout", "coreutils"),
     ("python3", "python3"),
+    // The fuzz targets bring a library in C++.
+    ("c++", "g++"),
 ];
 
 /// Debian's interpreter: one that stands before it on the path may be of a version without wheels.
