@@ -68,7 +68,8 @@ struct Entry {
     first: u32,
     last: u32,
     family: Family,
-    dont_fragment: bool,
+    /// It sends with fragments forbidden.
+    unfragmented: bool,
 }
 
 /// The messages of one recvmmsg: the first `slots.len()` have a slot, but for the first `holes`.
@@ -159,7 +160,7 @@ impl Epoll {
             first: END,
             last: END,
             family: Family::V4,
-            dont_fragment: false,
+            unfragmented: false,
         });
         Some(index)
     }
@@ -173,7 +174,7 @@ impl Epoll {
         entry.fd = Some(fd);
         entry.family = Family::of(local.ip());
         entry.drops = 0;
-        entry.dont_fragment = false;
+        entry.unfragmented = socket::starts_unfragmented(entry.family);
         Ok(Opened { socket, local })
     }
 
@@ -370,7 +371,7 @@ impl Epoll {
         let Some(fd) = &entry.fd else { return };
         // Refused, the packet leaves as the last one did: that is what a hint may do.
         if socket::set_dont_fragment(fd.as_raw_fd(), entry.family, on).is_ok() {
-            entry.dont_fragment = on;
+            entry.unfragmented = on;
         }
     }
 }
@@ -409,8 +410,9 @@ impl Io for Epoll {
             self.arena.put(slot);
             return;
         }
-        if self.sockets[socket.index as usize].dont_fragment != options.dont_fragment {
-            self.set_dont_fragment(socket, options.dont_fragment);
+        let unfragmented = self.sockets[socket.index as usize].unfragmented;
+        if let Some(on) = socket::fragments(unfragmented, options, len as usize) {
+            self.set_dont_fragment(socket, on);
         }
         let at = self.outbox.queued.len() as u32;
         let mut name = Name::empty();

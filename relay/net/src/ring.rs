@@ -146,7 +146,8 @@ struct Entry {
     open: bool,
     /// A multishot receive is with the kernel.
     armed: bool,
-    dont_fragment: bool,
+    /// It sends with fragments forbidden.
+    unfragmented: bool,
 }
 
 #[derive(Debug)]
@@ -367,7 +368,7 @@ impl Ring {
         let Some(fd) = &entry.fd else { return };
         // Refused, the packet leaves as the last one did: that is what a hint may do.
         if socket::set_dont_fragment(fd.as_raw_fd(), entry.family, on).is_ok() {
-            entry.dont_fragment = on;
+            entry.unfragmented = on;
         }
     }
 
@@ -432,8 +433,9 @@ impl Io for Ring {
             self.state.arena.put(index);
             return;
         };
-        if self.state.sockets[socket.index as usize].dont_fragment != options.dont_fragment {
-            self.set_dont_fragment(socket, options.dont_fragment);
+        let unfragmented = self.state.sockets[socket.index as usize].unfragmented;
+        if let Some(on) = socket::fragments(unfragmented, options, len as usize) {
+            self.set_dont_fragment(socket, on);
         }
         let place = self.place();
         let state = &mut self.state;
@@ -487,7 +489,7 @@ impl Io for Ring {
         entry.open = true;
         entry.armed = false;
         entry.drops = 0;
-        entry.dont_fragment = false;
+        entry.unfragmented = socket::starts_unfragmented(entry.family);
         let socket = SocketId { index, generation: entry.generation };
         self.state.arming.push(socket);
         Ok(Opened { socket, local })
@@ -562,7 +564,7 @@ impl State {
             family: Family::V4,
             open: false,
             armed: false,
-            dont_fragment: false,
+            unfragmented: false,
         });
         Some(index)
     }

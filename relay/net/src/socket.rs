@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use sluice_base::address::Family;
-use sluice_base::io::{OpenError, OpenSpec, SocketRole};
+use sluice_base::io::{OpenError, OpenSpec, SendOptions, SocketRole};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A bound datagram socket and its address. A ring wants it blocking: it would take O_NONBLOCK for
@@ -30,6 +30,10 @@ fn prepare(spec: &OpenSpec, nonblocking: bool) -> io::Result<Socket> {
     }
     set_buffers(&socket, spec)?;
     set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    let family = Family::of(spec.local.ip());
+    if starts_unfragmented(family) {
+        set_dont_fragment(socket.as_raw_fd(), family, true)?;
+    }
     socket.bind(&spec.local.into())?;
     Ok(socket)
 }
@@ -52,10 +56,29 @@ fn set_buffers(socket: &Socket, spec: &OpenSpec) -> io::Result<()> {
     Ok(())
 }
 
+/// Payloads up to here pass any path without fragments (IPv6's least MTU of 1280 less its headers).
+pub(crate) const UNFRAGMENTED_BYTES: usize = 1232;
+
+/// The mode in which a socket starts. IPv4 draws an id for every packet that might be fragmented (2 % of a
+/// send), and none for one that may not be: short packets never need to be.
+pub(crate) const fn starts_unfragmented(family: Family) -> bool {
+    matches!(family, Family::V4)
+}
+
+/// Whether a socket has to change its mode for this packet, and to which. Short packets go in either.
+#[inline]
+pub(crate) const fn fragments(unfragmented: bool, wish: SendOptions, payload_bytes: usize) -> Option<bool> {
+    match unfragmented {
+        false if wish.dont_fragment => Some(true),
+        true if !wish.dont_fragment && payload_bytes > UNFRAGMENTED_BYTES => Some(false),
+        _ => None,
+    }
+}
+
 /// Forbids fragments, or leaves them to the kernel as it does for every socket: DF on what fits the path,
-/// fragments of what does not (RFC 8656, 15 prefers the DF of the packet that came, and hosts send it so;
-/// a packet with DF also costs no IP id, 2 % of a send). "Probe" sends what fits the interface whatever a
-/// path's discovered MTU says: that is the sender's business, who asked for DF.
+/// fragments of what does not (RFC 8656, 15 prefers the DF of the packet that came, and hosts send it so).
+/// "Probe" sends what fits the interface whatever a path's discovered MTU says: that is the sender's
+/// business, who asked for DF or sends short packets.
 pub(crate) fn set_dont_fragment(socket: RawFd, family: Family, on: bool) -> io::Result<()> {
     match family {
         Family::V4 => {
