@@ -174,9 +174,18 @@ impl Decide for SimDecide {
         let kernel = &mut *kernel;
         let id = question.id;
         let current = kernel.drivers[self.worker].current.clone();
+        let (hook, peers) =
+            (question.hook, question.peers.iter().map(|peer| *peer.address.expose()).collect::<Vec<_>>());
+        let client = *question.client.address.expose();
+        kernel.trace.push(|| {
+            format!("{} worker {} asks {id:?}: {hook:?} of {client} for {peers:?}", seconds(now), self.worker)
+        });
         kernel.oracle.asked(now, self.worker, question, current.as_deref());
         let (delay, verdict) = decide(&mut kernel.rng, &kernel.decisions)?;
-        kernel.trace.push(|| format!("{} worker {} is told of {id:?}: {verdict:?}", seconds(now), self.worker));
+        kernel.trace.push(|| {
+            let after = delay.map_or(String::new(), |millis| format!(" after {millis} ms"));
+            format!("{} worker {} is told of {id:?}{after}: {verdict:?}", seconds(now), self.worker)
+        });
         match delay {
             None => {
                 kernel.oracle.verdict(now, self.worker, id, verdict);

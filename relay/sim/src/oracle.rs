@@ -373,7 +373,12 @@ impl Oracle {
 
     fn reviewed(&mut self, now: Now, at: usize, peer: Option<IpAddr>, verdict: Verdict, late: bool) {
         let allocation = &mut self.allocations[at];
-        allocation.sure &= !late;
+        // A yes that comes after the end of what it is about finds it, or finds it swept away.
+        let over = match peer {
+            None => !allocation.may_live(now.mono),
+            Some(ip) => allocation.permissions.get(&ip).is_some_and(|p| now.mono >= p.live_until()),
+        };
+        allocation.sure &= !late && !over;
         let (grant, until) = match (verdict, late) {
             (Verdict::Allow(grant), _) => (grant, grant.valid_for.map_or(Mono::NEVER, |time| now.mono.after(time))),
             (Verdict::Deny(_), true) => return,
