@@ -701,13 +701,24 @@ impl Oracle {
         for relayed in message.relayed() {
             let bound = self.inner(relayed);
             let found = self.sockets.iter_mut().find(|((w, ..), s)| *w == out.worker && s.local == bound);
-            let (handle, socket) = found.ok_or("a client is told of a relayed address that is not open")?;
+            let Some((handle, socket)) = found else {
+                // Told of again, it may have ended since its first answer was lost.
+                return if request.lost {
+                    Ok(())
+                } else {
+                    Err("a client is told of a relayed address that is not open".into())
+                };
+            };
             let free = socket.allocation.is_none_or(|at| {
                 let other = &self.allocations[at];
                 !other.sure && other.five == five && request.lost
             });
             if socket.role != SocketRole::Relay || !free {
-                return Err("a client is told of a relayed address that is another's".into());
+                return if request.lost {
+                    Ok(())
+                } else {
+                    Err("a client is told of a relayed address that is another's".into())
+                };
             }
             socket.allocation = Some(self.allocations.len());
             relays.push((relayed, *handle));
