@@ -752,6 +752,13 @@ impl<R: RngCore> Server<R> {
             return;
         };
         match (verdict, peer) {
+            // A yes that comes after the end brings nothing back, though the timer has not come round yet.
+            (_, None) if now.mono >= self.at(slot).live_until() => {
+                return self.end(id, Single::AllocationsExpired);
+            }
+            (_, Some(peer)) if self.permissions.get(&(slot, peer)).is_some_and(|p| now.mono >= p.live_until()) => {
+                self.end_permission(slot, peer);
+            }
             (Verdict::Allow(grant), None) => {
                 let granted = Granted::by(now.mono, &grant);
                 let allocation = self.at_mut(slot);
