@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::cpu::{self, CpuClock};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Receive};
 use crate::meter::{self, Sample};
 use crate::options::Options;
 use crate::report::Report;
@@ -16,7 +16,8 @@ const ADDRESSES: u32 = 60_000;
 /// # Errors
 /// The server refuses, does not answer, or ends; a socket fails.
 pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>) -> Result<Report, String> {
-    let mut clients = Endpoint::open(options.clients_from).map_err(|error| format!("opening a socket: {error}"))?;
+    let mut clients =
+        Endpoint::open(options.clients_from, Receive::Single).map_err(|error| format!("opening a socket: {error}"))?;
     let drops_before = cpu::socket_drops(clients.port());
     let mut signalling = Signalling::new(&mut clients, options.server, options.account(), clock, options.seed);
     let mut sessions: Vec<Session> = (0..options.concurrency).map(Session::new).collect();

@@ -3,22 +3,32 @@
 //! A socket bound to the wildcard sends from any local address that is named per packet (IP_PKTINFO), and all of
 //! 127.0.0.0/8 is local: thousands of clients with five-tuples of their own are read with one system call, and
 //! nothing sleeps on the socket, so that the server's send never pays for waking the load generator.
+//!
+//! What a server sends as a burst (UDP_SEGMENT) is received as one too (UDP_GRO) where that is asked for: otherwise
+//! the kernel takes it to pieces inside the server's send, which a network card would do in its place. Packets that a
+//! server sends one by one arrive one by one either way.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, recvmmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use nix::{cmsg_space, libc};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{IoSlice, IoSliceMut};
 
-/// Packets read by one system call.
+/// Packets, or bursts, read by one system call.
 const BATCH: usize = 64;
 
 /// Room for one received packet: an Ethernet frame and the header of an indication.
 const PACKET_BYTES: usize = 2048;
+
+/// Room for a received burst: what an IP packet can hold.
+const BURST_BYTES: usize = 65_535;
 
 /// Asked for on every socket, so that a loss is the server's: 16,000 small packets.
 const RECEIVE_BUFFER_BYTES: usize = 32 * 1024 * 1024;
@@ -32,23 +42,45 @@ pub(crate) enum Sent {
     NoRoom,
 }
 
+/// How packets are handed over by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receive {
+    /// One by one.
+    Single,
+    /// Those of a burst together.
+    Bursts,
+}
+
 /// A row of addresses of the same port.
 pub(crate) struct Endpoint {
     socket: Socket,
     first: Ipv4Addr,
     port: u16,
+    receive: Receive,
     headers: MultiHeaders<SockaddrIn>,
-    packets: Vec<[u8; PACKET_BYTES]>,
-    arrived: Vec<(SocketAddrV4, usize)>,
+    rooms: Vec<Vec<u8>>,
+    arrived: Vec<Arrived>,
+}
+
+/// What lies in a room.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    from: SocketAddrV4,
+    bytes: usize,
+    /// Bytes of each packet; the last may be shorter.
+    segment: usize,
 }
 
 impl Endpoint {
     /// Opens a socket whose addresses start at `first`, on a port that the kernel draws.
-    pub(crate) fn open(first: Ipv4Addr) -> io::Result<Self> {
+    pub(crate) fn open(first: Ipv4Addr, receive: Receive) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         // Only the forced option may pass net.core.rmem_max; it takes CAP_NET_ADMIN.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        }
+        if receive == Receive::Bursts {
+            setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
         }
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
         socket.set_nonblocking(true)?;
@@ -57,8 +89,9 @@ impl Endpoint {
             socket,
             first,
             port,
+            receive,
             headers: MultiHeaders::preallocate(BATCH, None),
-            packets: vec![[0; PACKET_BYTES]; BATCH],
+            rooms: vec![vec![0; receive.room()]; BATCH],
             arrived: Vec::with_capacity(BATCH),
         })
     }
@@ -102,28 +135,51 @@ impl Endpoint {
         }
     }
 
-    /// Reads what has arrived, one batch at most, and says how many packets it was.
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddrV4, &mut [u8])) -> io::Result<usize> {
+    /// Reads what has arrived, one batch at most, and gives each packet.
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddrV4, &mut [u8])) -> io::Result<()> {
         self.arrived.clear();
+        if self.receive == Receive::Bursts {
+            // The kernel wrote into them how much control data there was, and takes that for the room at the next call.
+            self.headers = MultiHeaders::preallocate(BATCH, Some(cmsg_space!(i32)));
+        }
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
-            let mut packets = self.packets.iter_mut();
-            std::array::from_fn(|_| [IoSliceMut::new(packets.next().map_or(&mut [], |packet| &mut packet[..]))])
+            let mut rooms = self.rooms.iter_mut();
+            std::array::from_fn(|_| [IoSliceMut::new(rooms.next().map_or(&mut [], |room| &mut room[..]))])
         };
         let fd = self.socket.as_raw_fd();
         match recvmmsg(fd, &mut self.headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
-            Ok(results) => {
-                for result in results {
-                    let from = result.address.map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Into::into);
-                    self.arrived.push((from, result.bytes));
-                }
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(0),
+            Ok(results) => self.arrived.extend(results.map(|result| Arrived::of(&result))),
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        for (packet, &(from, length)) in self.packets.iter_mut().zip(&self.arrived) {
-            each(from, &mut packet[..length.min(PACKET_BYTES)]);
+        for (room, &Arrived { from, bytes, segment }) in self.rooms.iter_mut().zip(&self.arrived) {
+            let length = bytes.min(room.len());
+            for packet in room[..length].chunks_mut(segment) {
+                each(from, packet);
+            }
         }
-        Ok(self.arrived.len())
+        Ok(())
+    }
+}
+
+impl Receive {
+    fn room(self) -> usize {
+        match self {
+            Self::Single => PACKET_BYTES,
+            Self::Bursts => BURST_BYTES,
+        }
+    }
+}
+
+impl Arrived {
+    fn of(message: &RecvMsg<'_, '_, SockaddrIn>) -> Self {
+        let from = message.address.map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Into::into);
+        let segment = message.cmsgs().into_iter().flatten().find_map(|control| match control {
+            ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
+            _ => None,
+        });
+        // A packet that came alone has no segment size.
+        Self { from, bytes: message.bytes, segment: segment.unwrap_or(message.bytes).max(1) }
     }
 }
 
@@ -141,8 +197,8 @@ mod tests {
 
     #[test]
     fn each_index_is_an_address_of_its_own() {
-        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1)).expect("sender");
-        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1)).expect("receiver");
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1), Receive::Single).expect("sender");
+        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1), Receive::Single).expect("receiver");
         for index in [0, 1, 300] {
             assert_eq!(sender.send(index, receiver.address(index), &[1, 2, 3], None).expect("send"), Sent::Yes);
         }
@@ -153,12 +209,30 @@ mod tests {
 
     #[test]
     fn a_burst_arrives_as_datagrams() {
-        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1)).expect("sender");
-        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1)).expect("receiver");
-        let bytes: Vec<u8> = (0..40).collect();
-        sender.send(7, receiver.address(0), &bytes, Some(10)).expect("send");
-        let packets: Vec<_> = receive_all(&mut receiver, 4).into_iter().map(|(_, bytes)| bytes).collect();
-        assert_eq!(packets.concat(), bytes);
-        assert!(packets.iter().all(|packet| packet.len() == 10));
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1), Receive::Single).expect("sender");
+        let bytes: Vec<u8> = (0..45).collect();
+        for receive in [Receive::Single, Receive::Bursts] {
+            let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1), receive).expect("receiver");
+            // More than once, and a packet of its own before: what one call learned must not tell on the next.
+            for _ in 0..3 {
+                sender.send(7, receiver.address(0), &[9], None).expect("send");
+                assert_eq!(receive_all(&mut receiver, 1)[0].1, [9]);
+                sender.send(7, receiver.address(0), &bytes, Some(10)).expect("send");
+                let packets: Vec<_> = receive_all(&mut receiver, 5).into_iter().map(|(_, bytes)| bytes).collect();
+                assert_eq!(packets.concat(), bytes);
+                assert_eq!(packets.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 10, 10, 5]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_is_handed_over_as_one() {
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1), Receive::Single).expect("sender");
+        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1), Receive::Bursts).expect("receiver");
+        for _ in 0..2 {
+            sender.send(0, receiver.address(0), &[1; 9600], Some(1200)).expect("send");
+            assert_eq!(receive_all(&mut receiver, 8).len(), 8);
+            assert_eq!(receiver.arrived.len(), 1);
+        }
     }
 }

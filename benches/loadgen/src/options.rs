@@ -49,7 +49,8 @@ pub(crate) struct Options {
     /// Packets that a flow sends at once.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=40))]
     pub(crate) burst: u32,
-    /// Hand each burst to the kernel as one (UDP_SEGMENT), as a network card with GRO delivers it.
+    /// Hand each burst to the kernel as one (UDP_SEGMENT), as a network card with GRO delivers it, and take as one
+    /// (UDP_GRO) what the server sends as one.
     #[arg(long)]
     pub(crate) gso: bool,
     /// Packets on their way at most when flat out.

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
 use crate::cpu::{self, CpuClock};
-use crate::endpoint::{Endpoint, Sent};
+use crate::endpoint::{Endpoint, Receive, Sent};
 use crate::flow::{self, Flow, Side};
 use crate::meter::{self, Sample, Spent};
 use crate::options::{Direction, Framing, Options};
@@ -26,8 +26,9 @@ const DRAIN_NANOS: u64 = 300_000_000;
 /// # Errors
 /// The server refuses, does not answer, or ends; a socket fails.
 pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>) -> Result<Report, String> {
-    let mut clients = open(options.clients_from)?;
-    let peers = open(options.peers_from)?;
+    let receive = if options.gso { Receive::Bursts } else { Receive::Single };
+    let mut clients = open(options.clients_from, receive)?;
+    let peers = open(options.peers_from, receive)?;
     let mut signalling = Signalling::new(&mut clients, options.server, options.account(), clock, options.seed);
     let concurrency = options.concurrency as usize;
     let mut sessions: Vec<Session> = (0..options.allocations).map(Session::new).collect();
@@ -45,8 +46,8 @@ pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>)
     Ok(report)
 }
 
-fn open(first: std::net::Ipv4Addr) -> Result<Endpoint, String> {
-    Endpoint::open(first).map_err(|error| format!("opening a socket: {error}"))
+fn open(first: std::net::Ipv4Addr, receive: Receive) -> Result<Endpoint, String> {
+    Endpoint::open(first, receive).map_err(|error| format!("opening a socket: {error}"))
 }
 
 /// Whom each client talks to: a peer of its own, or the other client of its pair.

@@ -15,7 +15,7 @@ pub(super) enum Direction {
     Down,
     /// Client to client through two allocations of the server.
     C2c,
-    /// Client to peer, eight packets of a flow at once.
+    /// Client to peer, eight packets of a flow at once, handed to the kernel as one.
     Burst,
     /// No packets: authenticate, allocate, delete.
     Allocate,
@@ -109,6 +109,8 @@ pub(super) fn of_coturn_at_most(row: Row) -> Option<f64> {
         (Direction::Up | Direction::Down, 0) => Some(0.78),
         (Direction::C2c, 20_000 | 50_000) => Some(0.60),
         (Direction::C2c, 0) => Some(0.38),
+        (Direction::Burst, 40_000) => Some(0.65),
+        (Direction::Allocate, _) => Some(0.40),
         _ => None,
     }
 }
@@ -116,13 +118,17 @@ pub(super) fn of_coturn_at_most(row: Row) -> Option<f64> {
 /// The same as a share of sluice's on epoll. At 5,000 packets per second it is reported only: each packet is a wake
 /// of its own there, which a ring does not make cheaper.
 pub(super) fn of_epoll_at_most(row: Row) -> Option<f64> {
-    let packets = matches!(row.direction, Direction::Up | Direction::Down | Direction::C2c);
-    (packets && row.rate != 5_000).then_some(1.05)
+    (single(row) && row.rate != 5_000).then_some(1.05)
 }
 
 /// Highest p99 of sluice on io_uring, as a share of coturn's.
 pub(super) fn p99_of_coturn_at_most(row: Row) -> Option<f64> {
-    of_coturn_at_most(row).map(|_| 1.1)
+    of_coturn_at_most(row).filter(|_| single(row)).map(|_| 1.1)
+}
+
+/// Packets one by one, or as a flat-out row hands them over.
+fn single(row: Row) -> bool {
+    matches!(row.direction, Direction::Up | Direction::Down | Direction::C2c)
 }
 
 #[cfg(test)]
@@ -139,6 +145,13 @@ mod tests {
         for wrong in ["", "20000:172", "x:172:up", "20000:172:sideways", "20000:15:up", "1:172:up:2"] {
             assert!(wrong.parse::<Row>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn bursts_and_allocations_are_held_against_coturn() {
+        assert_eq!("40000:1200:burst".parse(), Ok(BURST));
+        assert_eq!((of_coturn_at_most(BURST), of_coturn_at_most(ALLOCATE)), (Some(0.65), Some(0.40)));
+        assert_eq!((p99_of_coturn_at_most(BURST), of_epoll_at_most(BURST)), (None, None));
     }
 
     #[test]
