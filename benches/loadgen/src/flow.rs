@@ -79,10 +79,12 @@ impl Flow {
         }
     }
 
-    /// Writes a packet that leaves now behind what is in `packets`.
-    pub(crate) fn write(&self, packets: &mut Vec<u8>, stamp: Stamp, size: u16) {
+    /// Writes a packet that leaves now behind what is in `packets`; its payload is `media` (an RTP header or nothing),
+    /// the stamp, and filling up to `size`.
+    pub(crate) fn write(&self, packets: &mut Vec<u8>, media: &[u8], stamp: Stamp, size: u16) {
         let start = packets.len();
         packets.extend_from_slice(&self.header);
+        packets.extend_from_slice(media);
         packets.extend_from_slice(&stamp.to_bytes());
         let end = start + self.header.len() + usize::from(size);
         let padded = if self.header.len() > channel_data::HEADER_LEN { padding(usize::from(size)) } else { 0 };
@@ -188,7 +190,7 @@ mod tests {
         let flow = Flow::up(&client(3), SERVER, PEER, 173, Framing::Indication);
         let mut packet = Vec::new();
         let stamp = Stamp { run: 1, flow: 3, sent: 5 };
-        flow.write(&mut packet, stamp, 173);
+        flow.write(&mut packet, &[], stamp, 173);
         let message = Message::parse(&packet).expect("a STUN message");
         assert_eq!((message.class, message.method), (Class::Indication, Method::SEND));
         assert_eq!(message.peers().next(), Some(SocketAddr::V4(PEER)));
@@ -200,7 +202,7 @@ mod tests {
     fn channel_data_carries_the_payload_and_its_length() {
         let flow = Flow::up(&client(3), SERVER, PEER, 173, Framing::Channel);
         let mut packet = Vec::new();
-        flow.write(&mut packet, Stamp { run: 1, flow: 3, sent: 5 }, 173);
+        flow.write(&mut packet, &[], Stamp { run: 1, flow: 3, sent: 5 }, 173);
         assert_eq!((packet.len(), channel_data::parse(&packet)), (177, Ok((0x4003, 173))));
     }
 

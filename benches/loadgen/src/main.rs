@@ -13,6 +13,7 @@ mod meter;
 mod options;
 mod pace;
 mod report;
+mod rtp;
 mod session;
 mod stamp;
 mod traffic;

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::pace::Pacing;
 use crate::session::Account;
-use crate::stamp;
+use crate::{rtp, stamp};
 
 /// A TURN load generator over real sockets: one thread, which spins, plays all clients and all peers.
 ///
@@ -53,6 +53,10 @@ pub(crate) struct Options {
     /// (UDP_GRO) what the server sends as one.
     #[arg(long)]
     pub(crate) gso: bool,
+    /// Let every payload start with an RTP header: one SSRC for each flow, sequence numbers without a gap, a clock of
+    /// 90 kHz. A burst is a frame: its packets share a timestamp, and the last has the marker.
+    #[arg(long)]
+    pub(crate) rtp: bool,
     /// Packets on their way at most when flat out.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) window: u32,
@@ -117,6 +121,10 @@ impl Options {
         }
         if self.gso && self.burst < 2 {
             return Err("--gso: nothing to hand over as one with --burst 1".to_owned());
+        }
+        if self.rtp && usize::from(self.size) < rtp::HEADER_LEN + stamp::BYTES {
+            let least = rtp::HEADER_LEN + stamp::BYTES;
+            return Err(format!("--rtp: a payload with an RTP header has at least {least} bytes: see --size"));
         }
         if self.seconds + self.warmup > 270.0 {
             return Err("--seconds and --warmup: more than 270 s together; permissions live for 300".to_owned());

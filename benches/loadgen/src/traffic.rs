@@ -12,6 +12,7 @@ use crate::meter::{self, Sample, Spent};
 use crate::options::{Direction, Framing, Options};
 use crate::pace::{InFlight, Schedule};
 use crate::report::Report;
+use crate::rtp;
 use crate::session::{Session, Signalling, Step};
 use crate::stamp::Stamp;
 
@@ -85,6 +86,8 @@ struct Run<'a> {
     clients: &'a mut Endpoint,
     peers: Endpoint,
     flows: Vec<Flow>,
+    /// One of each flow with `--rtp`, none without.
+    streams: Vec<rtp::Stream>,
     schedule: Option<Schedule>,
     next_flow: usize,
     scratch: Vec<u8>,
@@ -124,6 +127,9 @@ impl<'a> Run<'a> {
         let schedule =
             (options.rate > 0).then(|| Schedule::new(count, options.rate, options.burst, options.pacing, options.seed));
         let drops_before = cpu::socket_drops(clients.port()) + cpu::socket_drops(peers.port());
+        let run = options.seed as u32 ^ std::process::id();
+        let streams =
+            if options.rtp { (0..count).map(|flow| rtp::Stream::new(run, flow)).collect() } else { Vec::new() };
         Ok(Self {
             options,
             clock,
@@ -131,10 +137,11 @@ impl<'a> Run<'a> {
             clients,
             peers,
             flows,
+            streams,
             schedule,
             next_flow: 0,
             scratch: Vec::with_capacity(64 * 1024),
-            tally: Tally::new(options.seed as u32 ^ std::process::id())?,
+            tally: Tally::new(run)?,
             drops_before,
             spent: None,
         })
@@ -202,25 +209,30 @@ impl<'a> Run<'a> {
         let flow = &self.flows[number];
         let stamp = Stamp { run: self.tally.run, flow: number as u32, sent: self.clock.nanos() };
         self.scratch.clear();
-        flow.write(&mut self.scratch, stamp, self.options.size);
-        let length = self.scratch.len();
+        for left in (0..self.options.burst).rev() {
+            match self.streams.get_mut(number) {
+                Some(stream) => {
+                    let header = stream.next(stamp.sent, left == 0);
+                    flow.write(&mut self.scratch, &header, stamp, self.options.size);
+                }
+                None => flow.write(&mut self.scratch, &[], stamp, self.options.size),
+            }
+        }
+        let length = self.scratch.len() / self.options.burst as usize;
         let endpoint = match flow.from {
             Side::Client => &*self.clients,
             Side::Peer => &self.peers,
         };
-        let (calls, segment) = match self.options.gso {
-            true => (1, u16::try_from(length).ok()),
-            false => (self.options.burst, None),
+        let (at_once, segment) = match self.options.gso {
+            true => (self.scratch.len(), u16::try_from(length).ok()),
+            false => (length, None),
         };
-        if segment.is_some() {
-            self.scratch = self.scratch.repeat(self.options.burst as usize);
-        }
-        for _ in 0..calls {
-            let outcome = endpoint.send(flow.index, flow.to, &self.scratch, segment);
-            let packets = self.options.burst / calls;
+        for packets in self.scratch.chunks(at_once) {
+            let outcome = endpoint.send(flow.index, flow.to, packets, segment);
+            let count = (packets.len() / length) as u32;
             match outcome.map_err(|error| format!("sending: {error}"))? {
-                Sent::Yes => self.tally.sent(packets, stamp.sent),
-                Sent::NoRoom => self.tally.no_room += u64::from(packets),
+                Sent::Yes => self.tally.sent(count, stamp.sent),
+                Sent::NoRoom => self.tally.no_room += u64::from(count),
             }
         }
         Ok(())
@@ -302,7 +314,9 @@ impl Tally {
 
     fn packet(&mut self, flows: &[Flow], options: &Options, side: Side, from: SocketAddrV4, packet: &[u8], now: u64) {
         let payload = flow::payload(side, packet);
-        let stamp = payload.and_then(Stamp::read).filter(|stamp| stamp.run == self.run);
+        let media = if options.rtp { rtp::HEADER_LEN } else { 0 };
+        let stamp =
+            payload.and_then(|payload| Stamp::read(payload.get(media..)?)).filter(|stamp| stamp.run == self.run);
         let (Some(payload), Some(stamp)) = (payload, stamp) else {
             // Another run's, or an answer that came late.
             return;
