@@ -286,7 +286,13 @@ pub const FAMILIES: &[Family] = &[
     ),
     family("sluice_io_slots", GAUGE, &[], Source::Io(|io| io.slots), "Packet buffers of all workers."),
     family("sluice_io_slots_free", GAUGE, &[], Source::Io(|io| io.slots_free), "Packet buffers that are free."),
-    family("sluice_worker_ticks_total", COUNTER, &["worker"], Source::WorkerTicks, "Rounds of each worker's loop."),
+    family(
+        "sluice_worker_ticks_total",
+        COUNTER,
+        &["worker"],
+        Source::WorkerTicks,
+        "Times that each worker handed over its counters; at least once a second while its loop goes round.",
+    ),
     family(
         "sluice_worker_busy_seconds_total",
         (Kind::Counter, Unit::Seconds),

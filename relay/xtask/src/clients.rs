@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{install, netns, personal, shell, turnutils};
+use crate::{install, netns, personal, prometheus, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -154,7 +154,7 @@ impl Target {
 
 /// The tests of this module, by name.
 pub(crate) const GROUPS: &[&str] =
-    &["quickstart", "turnutils", "io-disable", "aioice", "refusals", "chromium", "metrics"];
+    &["quickstart", "turnutils", "io-disable", "aioice", "refusals", "chromium", "metrics", "prometheus"];
 
 /// What `io.disable` takes, each of which has to be lived without.
 const IO_FEATURES: &[&str] = &["op_send_addr", "defer_taskrun", "direct_descriptors", "registered_ring", "no_sqarray"];
@@ -214,6 +214,15 @@ fn run_on(report: &Report, main: &Subject, all: &[&Target], wants: &dyn Fn(&str)
     }
     if wants("metrics") && !main.target.is_reference {
         report.test("metrics: promtool has nothing to say, and the packets are counted", || metrics(main));
+    }
+    if wants("prometheus") && !main.target.is_reference {
+        match address(netns::RELAY_V4, main.target.port) {
+            Ok(listener) => {
+                let watched = prometheus::Watched { listener, metrics: main.metrics, account: STATIC_USER };
+                prometheus::run(report, watched);
+            }
+            Err(why) => drop(report.test("prometheus", || Err(why))),
+        }
     }
 }
 

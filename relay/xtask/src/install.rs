@@ -11,6 +11,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("turnserver", "coturn"),
     ("chromium", "chromium"),
     ("promtool", "prometheus"),
+    ("prometheus", "prometheus"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
     ("timeout", "coreutils"),

@@ -8,6 +8,7 @@ mod install;
 mod netns;
 mod nightly;
 mod personal;
+mod prometheus;
 mod report;
 mod server;
 mod shell;
