@@ -1,7 +1,7 @@
 //! Allocations as often as the server can: authenticate, allocate, delete.
 
 use crate::clock::Clock;
-use crate::cpu::{self, CpuClock};
+use crate::cpu::CpuClock;
 use crate::endpoint::{Endpoint, Receive};
 use crate::meter::{self, Sample};
 use crate::options::Options;
@@ -16,10 +16,10 @@ const ADDRESSES: u32 = 60_000;
 /// # Errors
 /// The server refuses, does not answer, or ends; a socket fails.
 pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>) -> Result<Report, String> {
-    let mut clients =
-        Endpoint::open(options.clients_from, Receive::Single).map_err(|error| format!("opening a socket: {error}"))?;
-    let drops_before = cpu::socket_drops(clients.port());
-    let mut signalling = Signalling::new(&mut clients, options.server, options.account(), clock, options.seed);
+    let mut clients = Endpoint::open(options.clients_from(), Receive::Single)
+        .map_err(|error| format!("opening a socket: {error}"))?;
+    let drops_before = clients.drops();
+    let mut signalling = Signalling::new(&mut clients, options, clock);
     let mut sessions: Vec<Session> = (0..options.concurrency).map(Session::new).collect();
     let mut next_address = options.concurrency;
     for slot in 0..sessions.len() {
@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>)
         server_cores: spent.server.map(|nanos| nanos as f64 / 1e9 / spent.seconds),
         own_cores: spent.own_cores,
         others_cores: spent.others_cores,
-        own_drops: cpu::socket_drops(clients.port()).saturating_sub(drops_before),
+        own_drops: clients.drops().saturating_sub(drops_before),
         no_room: 0,
         late_us_max: 0.0,
     })

@@ -53,8 +53,9 @@ pub(crate) fn busy_nanos(wall_nanos: u64) -> Result<i128, String> {
 }
 
 /// Packets that the kernel dropped at sockets of this UDP port.
-pub(crate) fn socket_drops(port: u16) -> u64 {
-    fs::read_to_string("/proc/self/net/udp").map_or(0, |text| drops_of(&text, port))
+pub(crate) fn socket_drops(is_ipv4: bool, port: u16) -> u64 {
+    let table = if is_ipv4 { "/proc/self/net/udp" } else { "/proc/self/net/udp6" };
+    fs::read_to_string(table).map_or(0, |text| drops_of(&text, port))
 }
 
 /// USER_HZ is 100 on every architecture that this runs on.

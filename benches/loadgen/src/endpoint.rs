@@ -1,25 +1,28 @@
 //! Many addresses behind one socket.
 //!
-//! A socket bound to the wildcard sends from any local address that is named per packet (IP_PKTINFO), and all of
-//! 127.0.0.0/8 is local: thousands of clients with five-tuples of their own are read with one system call, and
-//! nothing sleeps on the socket, so that the server's send never pays for waking the load generator.
+//! A socket bound to the wildcard sends from any local address that is named per packet (IP_PKTINFO, IPV6_PKTINFO), and
+//! all of 127.0.0.0/8 is local, as is whatever IPv6 prefix has a local route: thousands of clients with five-tuples of
+//! their own are read with one system call, and nothing sleeps on the socket, so that the server's send never pays for
+//! waking the load generator.
 //!
 //! What a server sends as a burst (UDP_SEGMENT) is received as one too (UDP_GRO) where that is asked for: otherwise
 //! the kernel takes it to pieces inside the server's send, which a network card would do in its place. Packets that a
 //! server sends one by one arrive one by one either way.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, recvmmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, sendmsg,
+    setsockopt, sockopt,
 };
 use nix::{cmsg_space, libc};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{IoSlice, IoSliceMut};
+
+use crate::cpu;
 
 /// Packets, or bursts, read by one system call.
 const BATCH: usize = 64;
@@ -54,10 +57,10 @@ pub(crate) enum Receive {
 /// A row of addresses of the same port.
 pub(crate) struct Endpoint {
     socket: Socket,
-    first: Ipv4Addr,
+    first: IpAddr,
     port: u16,
     receive: Receive,
-    headers: MultiHeaders<SockaddrIn>,
+    headers: MultiHeaders<SockaddrStorage>,
     rooms: Vec<Vec<u8>>,
     arrived: Vec<Arrived>,
 }
@@ -65,7 +68,7 @@ pub(crate) struct Endpoint {
 /// What lies in a room.
 #[derive(Clone, Copy, Debug)]
 struct Arrived {
-    from: SocketAddrV4,
+    from: SocketAddr,
     bytes: usize,
     /// Bytes of each packet; the last may be shorter.
     segment: usize,
@@ -73,8 +76,17 @@ struct Arrived {
 
 impl Endpoint {
     /// Opens a socket whose addresses start at `first`, on a port that the kernel draws.
-    pub(crate) fn open(first: Ipv4Addr, receive: Receive) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    pub(crate) fn open(first: IpAddr, receive: Receive) -> io::Result<Self> {
+        let (domain, any) = match first {
+            IpAddr::V4(_) => (Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            IpAddr::V6(_) => (Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if first.is_ipv6() {
+            socket.set_only_v6(true)?;
+            // An address that is local by a route alone is otherwise no source.
+            socket.set_freebind_v6(true)?;
+        }
         // Only the forced option may pass net.core.rmem_max; it takes CAP_NET_ADMIN.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
@@ -82,7 +94,7 @@ impl Endpoint {
         if receive == Receive::Bursts {
             setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
         }
-        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+        socket.bind(&SocketAddr::from((any, 0)).into())?;
         socket.set_nonblocking(true)?;
         let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
         Ok(Self {
@@ -97,29 +109,49 @@ impl Endpoint {
     }
 
     /// The address with this number.
-    pub(crate) fn address(&self, index: u32) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ip(index), self.port)
+    pub(crate) fn address(&self, index: u32) -> SocketAddr {
+        SocketAddr::new(self.ip(index), self.port)
     }
 
-    fn ip(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.first.to_bits().wrapping_add(index))
+    fn ip(&self, index: u32) -> IpAddr {
+        match self.first {
+            IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().wrapping_add(index)).into(),
+            IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits().wrapping_add(index.into())).into(),
+        }
     }
 
-    /// The port that all addresses share.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    /// Packets that the kernel dropped at this socket.
+    pub(crate) fn drops(&self) -> u64 {
+        cpu::socket_drops(self.first.is_ipv4(), self.port)
     }
 
     /// Sends `bytes` from the address numbered `index`; with a segment size, as a burst of datagrams of that size.
-    pub(crate) fn send(&self, index: u32, to: SocketAddrV4, bytes: &[u8], segment: Option<u16>) -> io::Result<Sent> {
-        let source = libc::in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: libc::in_addr { s_addr: self.ip(index).to_bits().to_be() },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
+    pub(crate) fn send(&self, index: u32, to: SocketAddr, bytes: &[u8], segment: Option<u16>) -> io::Result<Sent> {
+        match self.ip(index) {
+            IpAddr::V4(ip) => {
+                let source = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                self.send_from(ControlMessage::Ipv4PacketInfo(&source), to, bytes, segment)
+            }
+            IpAddr::V6(ip) => {
+                let source = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+                self.send_from(ControlMessage::Ipv6PacketInfo(&source), to, bytes, segment)
+            }
+        }
+    }
+
+    fn send_from(
+        &self,
+        source: ControlMessage<'_>,
+        to: SocketAddr,
+        bytes: &[u8],
+        segment: Option<u16>,
+    ) -> io::Result<Sent> {
         let iov = [IoSlice::new(bytes)];
-        let to = SockaddrIn::from(to);
-        let source = ControlMessage::Ipv4PacketInfo(&source);
+        let to = SockaddrStorage::from(to);
         let fd = self.socket.as_raw_fd();
         let sent = match &segment {
             None => sendmsg(fd, &iov, &[source], MsgFlags::MSG_DONTWAIT, Some(&to)),
@@ -136,7 +168,7 @@ impl Endpoint {
     }
 
     /// Reads what has arrived, one batch at most, and gives each packet.
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddrV4, &mut [u8])) -> io::Result<()> {
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<()> {
         self.arrived.clear();
         if self.receive == Receive::Bursts {
             // The kernel wrote into them how much control data there was, and takes that for the room at the next call.
@@ -172,8 +204,11 @@ impl Receive {
 }
 
 impl Arrived {
-    fn of(message: &RecvMsg<'_, '_, SockaddrIn>) -> Self {
-        let from = message.address.map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Into::into);
+    fn of(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Self {
+        let address = message.address.as_ref();
+        let v4 = address.and_then(|address| address.as_sockaddr_in()).map(|&v4| SocketAddr::V4(v4.into()));
+        let v6 = address.and_then(|address| address.as_sockaddr_in6()).map(|&v6| SocketAddr::V6(v6.into()));
+        let from = v4.or(v6).unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         let segment = message.cmsgs().into_iter().flatten().find_map(|control| match control {
             ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
             _ => None,
@@ -187,7 +222,7 @@ impl Arrived {
 mod tests {
     use super::*;
 
-    fn receive_all(endpoint: &mut Endpoint, count: usize) -> Vec<(SocketAddrV4, Vec<u8>)> {
+    fn receive_all(endpoint: &mut Endpoint, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut got = Vec::new();
         while got.len() < count {
             endpoint.receive(|from, bytes| got.push((from, bytes.to_vec()))).expect("receive");
@@ -197,22 +232,31 @@ mod tests {
 
     #[test]
     fn each_index_is_an_address_of_its_own() {
-        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1), Receive::Single).expect("sender");
-        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1), Receive::Single).expect("receiver");
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1).into(), Receive::Single).expect("sender");
+        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1).into(), Receive::Single).expect("receiver");
         for index in [0, 1, 300] {
             assert_eq!(sender.send(index, receiver.address(index), &[1, 2, 3], None).expect("send"), Sent::Yes);
         }
         let from: Vec<_> = receive_all(&mut receiver, 3).into_iter().map(|(from, _)| from).collect();
         assert_eq!(from, [sender.address(0), sender.address(1), sender.address(300)]);
-        assert_eq!(*sender.address(300).ip(), Ipv4Addr::new(127, 66, 1, 45));
+        assert_eq!(sender.address(300).ip(), Ipv4Addr::new(127, 66, 1, 45));
+    }
+
+    #[test]
+    fn the_other_family_has_as_many() {
+        let endpoint = || Endpoint::open(Ipv6Addr::LOCALHOST.into(), Receive::Bursts).expect("endpoint");
+        let (sender, mut receiver) = (endpoint(), endpoint());
+        assert_eq!(sender.address(0x1_0000).ip(), Ipv6Addr::new(0, 0, 0, 0, 0, 0, 1, 1));
+        sender.send(0, receiver.address(0), &[1; 24], Some(8)).expect("send");
+        assert_eq!(receive_all(&mut receiver, 3), vec![(sender.address(0), vec![1; 8]); 3]);
     }
 
     #[test]
     fn a_burst_arrives_as_datagrams() {
-        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1), Receive::Single).expect("sender");
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1).into(), Receive::Single).expect("sender");
         let bytes: Vec<u8> = (0..45).collect();
         for receive in [Receive::Single, Receive::Bursts] {
-            let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1), receive).expect("receiver");
+            let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1).into(), receive).expect("receiver");
             // More than once, and a packet of its own before: what one call learned must not tell on the next.
             for _ in 0..3 {
                 sender.send(7, receiver.address(0), &[9], None).expect("send");
@@ -227,8 +271,8 @@ mod tests {
 
     #[test]
     fn a_burst_is_handed_over_as_one() {
-        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1), Receive::Single).expect("sender");
-        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1), Receive::Bursts).expect("receiver");
+        let sender = Endpoint::open(Ipv4Addr::new(127, 66, 0, 1).into(), Receive::Single).expect("sender");
+        let mut receiver = Endpoint::open(Ipv4Addr::new(127, 67, 0, 1).into(), Receive::Bursts).expect("receiver");
         for _ in 0..2 {
             sender.send(0, receiver.address(0), &[1; 9600], Some(1200)).expect("send");
             assert_eq!(receive_all(&mut receiver, 8).len(), 8);

@@ -1,6 +1,6 @@
 //! One stream of packets from a sender to a receiver, through the server.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use sluice_wire::stun::{Builder, Class, Kind, Message, Method, TransactionId, attribute, classify};
 use sluice_wire::{channel_data, padding};
@@ -26,7 +26,7 @@ pub(crate) struct Flow {
     /// The sender's number.
     pub(crate) index: u32,
     /// Where the packets go first.
-    pub(crate) to: SocketAddrV4,
+    pub(crate) to: SocketAddr,
     /// What stands in front of the payload when it leaves.
     header: Vec<u8>,
     /// How it must arrive.
@@ -37,16 +37,16 @@ pub(crate) struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrival {
     /// At the peer, from the client's relayed address.
-    Bare { from: SocketAddrV4 },
+    Bare { from: SocketAddr },
     /// At the client, on its channel.
     Channel { number: u16 },
     /// At the client, in a Data indication.
-    Indication { peer: SocketAddrV4 },
+    Indication { peer: SocketAddr },
 }
 
 impl Flow {
     /// From a client to its peer.
-    pub(crate) fn up(client: &Session, server: SocketAddrV4, peer: SocketAddrV4, size: u16, framing: Framing) -> Self {
+    pub(crate) fn up(client: &Session, server: SocketAddr, peer: SocketAddr, size: u16, framing: Framing) -> Self {
         let from = relayed(client);
         Self {
             from: Side::Client,
@@ -58,7 +58,7 @@ impl Flow {
     }
 
     /// From a peer to its client.
-    pub(crate) fn down(client: &Session, peer: SocketAddrV4, framing: Framing) -> Self {
+    pub(crate) fn down(client: &Session, peer: SocketAddr, framing: Framing) -> Self {
         Self {
             from: Side::Peer,
             index: client.index,
@@ -69,7 +69,7 @@ impl Flow {
     }
 
     /// From a client to another client, through both allocations.
-    pub(crate) fn across(from: &Session, to: &Session, server: SocketAddrV4, size: u16, framing: Framing) -> Self {
+    pub(crate) fn across(from: &Session, to: &Session, server: SocketAddr, size: u16, framing: Framing) -> Self {
         Self {
             from: Side::Client,
             index: from.index,
@@ -92,15 +92,14 @@ impl Flow {
     }
 
     /// Whether a packet of this flow that arrived at `side` came the right way.
-    pub(crate) fn is_arrival(&self, side: Side, from: SocketAddrV4, packet: &[u8], server: SocketAddrV4) -> bool {
+    pub(crate) fn is_arrival(&self, side: Side, from: SocketAddr, packet: &[u8], server: SocketAddr) -> bool {
         match (self.arrival, side) {
             (Arrival::Bare { from: relayed }, Side::Peer) => from == relayed,
             (Arrival::Channel { number }, Side::Client) => {
                 from == server && channel_data::parse(packet).is_ok_and(|(found, _)| found == number)
             }
             (Arrival::Indication { peer }, Side::Client) => {
-                from == server
-                    && Message::parse(packet).is_ok_and(|message| message.peers().next() == Some(SocketAddr::V4(peer)))
+                from == server && Message::parse(packet).is_ok_and(|message| message.peers().next() == Some(peer))
             }
             _ => false,
         }
@@ -133,18 +132,18 @@ pub(crate) fn payload(side: Side, packet: &[u8]) -> Option<&[u8]> {
 }
 
 /// A session without a relayed address has no flows: the unspecified address receives nothing.
-fn relayed(session: &Session) -> SocketAddrV4 {
-    session.relayed.unwrap_or(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0))
+fn relayed(session: &Session) -> SocketAddr {
+    session.relayed.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
 }
 
-fn at_client(index: u32, peer: SocketAddrV4, framing: Framing) -> Arrival {
+fn at_client(index: u32, peer: SocketAddr, framing: Framing) -> Arrival {
     match framing {
         Framing::Channel => Arrival::Channel { number: channel_of(index) },
         Framing::Indication => Arrival::Indication { peer },
     }
 }
 
-fn client_header(index: u32, peer: SocketAddrV4, size: u16, framing: Framing) -> Vec<u8> {
+fn client_header(index: u32, peer: SocketAddr, size: u16, framing: Framing) -> Vec<u8> {
     match framing {
         Framing::Channel => {
             let mut header = [0; channel_data::HEADER_LEN];
@@ -156,13 +155,13 @@ fn client_header(index: u32, peer: SocketAddrV4, size: u16, framing: Framing) ->
 }
 
 /// A Send indication up to its payload (RFC 8656, 11.1), which comes last.
-fn send_indication_header(index: u32, peer: SocketAddrV4, size: u16) -> Vec<u8> {
+fn send_indication_header(index: u32, peer: SocketAddr, size: u16) -> Vec<u8> {
     let payload = vec![0; usize::from(size)];
     let mut buffer = vec![0; payload.len() + 64];
     let mut id = [0; 12];
     id[..4].copy_from_slice(&index.to_be_bytes());
     let length = Builder::new(&mut buffer, Class::Indication, Method::SEND, TransactionId(id))
-        .xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer))
+        .xor_address(attribute::XOR_PEER_ADDRESS, peer)
         .bytes(attribute::DATA, &payload)
         .finish()
         .unwrap_or(0);
@@ -174,14 +173,16 @@ const _: () = assert!(stamp::BYTES >= channel_data::HEADER_LEN);
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
-    const SERVER: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 3478);
-    const PEER: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(127, 67, 0, 1), 9);
+    const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3478);
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 67, 0, 1)), 9);
 
     fn client(index: u32) -> Session {
         let mut session = Session::new(index);
-        session.relayed = Some(SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 50_000 + index as u16));
+        session.relayed = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000 + index as u16));
         session
     }
 
@@ -193,7 +194,7 @@ mod tests {
         flow.write(&mut packet, &[], stamp, 173);
         let message = Message::parse(&packet).expect("a STUN message");
         assert_eq!((message.class, message.method), (Class::Indication, Method::SEND));
-        assert_eq!(message.peers().next(), Some(SocketAddr::V4(PEER)));
+        assert_eq!(message.peers().next(), Some(PEER));
         let data = message.data().expect("DATA");
         assert_eq!((data.len(), Stamp::read(data)), (173, Some(stamp)));
     }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
@@ -12,13 +12,14 @@ use crate::{rtp, stamp};
 /// A TURN load generator over real sockets: one thread, which spins, plays all clients and all peers.
 ///
 /// Clients and peers have addresses of their own, by default in 127.66.0.0/16 and 127.67.0.0/16: the server must
-/// allow loopback peers, and thousands of requests per second from unknown sources.
+/// allow loopback peers, and thousands of requests per second from unknown sources. With IPv6 it is
+/// fd66:6666:0:1::/64 and fd66:6666:0:2::/64, which `ip -6 route add local fd66:6666::/32 dev lo` makes local.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Options {
     /// The server's UDP listener.
     #[arg(long, default_value = "127.0.0.1:3478")]
-    pub(crate) server: SocketAddrV4,
+    pub(crate) server: SocketAddr,
     /// User name; with --secret the part after the expiry.
     #[arg(long, default_value = "u")]
     pub(crate) user: String,
@@ -75,12 +76,14 @@ pub(crate) struct Options {
     /// The server's process, for its CPU time.
     #[arg(long)]
     pub(crate) server_pid: Option<i32>,
-    /// Address of the first client; the others follow it. All must be local.
-    #[arg(long, default_value = "127.66.0.1")]
-    pub(crate) clients_from: Ipv4Addr,
-    /// Address of the first peer; the others follow it. All must be local.
-    #[arg(long, default_value = "127.67.0.1")]
-    pub(crate) peers_from: Ipv4Addr,
+    /// Address of the first client; the others follow it. All must be local, and of the server's family [default:
+    /// 127.66.0.1 or fd66:6666:0:1::1]
+    #[arg(long)]
+    clients_from: Option<IpAddr>,
+    /// Address of the first peer; the others follow it. All must be local; their family is the one of the relayed
+    /// addresses [default: the server's family, 127.67.0.1 or fd66:6666:0:2::1]
+    #[arg(long)]
+    peers_from: Option<IpAddr>,
     /// Draws the phases of the flows.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -122,6 +125,9 @@ impl Options {
         if self.gso && self.burst < 2 {
             return Err("--gso: nothing to hand over as one with --burst 1".to_owned());
         }
+        if self.clients_from().is_ipv4() != self.server.is_ipv4() {
+            return Err("--clients-from: not of the family of --server".to_owned());
+        }
         if self.rtp && usize::from(self.size) < rtp::HEADER_LEN + stamp::BYTES {
             let least = rtp::HEADER_LEN + stamp::BYTES;
             return Err(format!("--rtp: a payload with an RTP header has at least {least} bytes: see --size"));
@@ -130,6 +136,18 @@ impl Options {
             return Err("--seconds and --warmup: more than 270 s together; permissions live for 300".to_owned());
         }
         Ok(())
+    }
+
+    /// Address of the first client.
+    pub(crate) fn clients_from(&self) -> IpAddr {
+        let (v4, v6) = (Ipv4Addr::new(127, 66, 0, 1), Ipv6Addr::new(0xfd66, 0x6666, 0, 1, 0, 0, 0, 1));
+        self.clients_from.unwrap_or(if self.server.is_ipv4() { v4.into() } else { v6.into() })
+    }
+
+    /// Address of the first peer.
+    pub(crate) fn peers_from(&self) -> IpAddr {
+        let (v4, v6) = (Ipv4Addr::new(127, 67, 0, 1), Ipv6Addr::new(0xfd66, 0x6666, 0, 2, 0, 0, 0, 1));
+        self.peers_from.unwrap_or(if self.server.is_ipv4() { v4.into() } else { v6.into() })
     }
 
     /// The clients' account.

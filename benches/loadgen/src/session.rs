@@ -1,6 +1,6 @@
 //! Clients of the server: allocate, bind, refresh, with long-term credentials (RFC 8489, 9.2).
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_crypto::{HmacKey, long_term_key_md5};
@@ -8,6 +8,7 @@ use sluice_wire::stun::{Builder, Class, Message, Method, TransactionId, attribut
 
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
+use crate::options::Options;
 use crate::pace::Random;
 
 /// First retransmission; it doubles (RFC 8489, 6.2.1).
@@ -21,6 +22,9 @@ const SWEEP: Duration = Duration::from_millis(20);
 
 /// UDP in REQUESTED-TRANSPORT (RFC 8656, 18.8).
 const TRANSPORT_UDP: u32 = 17 << 24;
+
+/// IPv6 in REQUESTED-ADDRESS-FAMILY (RFC 8656, 18.9); without the attribute an allocation is IPv4's.
+const FAMILY_IPV6: u32 = 2 << 24;
 
 /// A name and its password, and the key that they make in the server's realm.
 pub(crate) struct Account {
@@ -51,9 +55,9 @@ pub(crate) enum Step {
     /// A relayed address (RFC 8656, 7).
     Allocate,
     /// A channel to a peer (RFC 8656, 12).
-    Bind { channel: u16, peer: SocketAddrV4 },
+    Bind { channel: u16, peer: SocketAddr },
     /// A permission for a peer (RFC 8656, 9).
-    Permit { peer: SocketAddrV4 },
+    Permit { peer: SocketAddr },
     /// The end: a lifetime of 0 (RFC 8656, 8).
     Delete,
 }
@@ -83,7 +87,7 @@ pub(crate) struct Session {
     /// Its number among the clients' addresses.
     pub(crate) index: u32,
     /// Where its peers find it, once it has allocated.
-    pub(crate) relayed: Option<SocketAddrV4>,
+    pub(crate) relayed: Option<SocketAddr>,
     nonce: Vec<u8>,
     open: Option<Open>,
 }
@@ -120,7 +124,9 @@ pub(crate) struct Granted {
 /// All clients' conversations with the server over one endpoint.
 pub(crate) struct Signalling<'a> {
     endpoint: &'a mut Endpoint,
-    server: SocketAddrV4,
+    server: SocketAddr,
+    /// Whether relayed addresses are of IPv6.
+    relays_v6: bool,
     account: Account,
     clock: Clock,
     random: Random,
@@ -129,15 +135,18 @@ pub(crate) struct Signalling<'a> {
 }
 
 impl<'a> Signalling<'a> {
-    /// Conversations with `server` by clients of `account`.
-    pub(crate) fn new(
-        endpoint: &'a mut Endpoint,
-        server: SocketAddrV4,
-        account: Account,
-        clock: Clock,
-        seed: u64,
-    ) -> Self {
-        Self { endpoint, server, account, clock, random: Random(seed), next_sweep: 0, buffer: [0; 1024] }
+    /// Conversations with the server of the options, by clients of its account.
+    pub(crate) fn new(endpoint: &'a mut Endpoint, options: &Options, clock: Clock) -> Self {
+        Self {
+            endpoint,
+            server: options.server,
+            relays_v6: options.peers_from().is_ipv6(),
+            account: options.account(),
+            clock,
+            random: Random(options.seed),
+            next_sweep: 0,
+            buffer: [0; 1024],
+        }
     }
 
     /// The clients' addresses.
@@ -194,9 +203,9 @@ impl<'a> Signalling<'a> {
         let mut granted = Vec::new();
         let mut challenged = Vec::new();
         let mut refused = None;
-        let account = &mut self.account;
+        let (account, relays_v6) = (&mut self.account, self.relays_v6);
         self.endpoint
-            .receive(|_, bytes| match read(account, sessions, bytes, now) {
+            .receive(|_, bytes| match read(account, relays_v6, sessions, bytes, now) {
                 Ok(Answer::Granted(step)) => granted.push(step),
                 Ok(Answer::Challenged(slot)) => challenged.push(slot),
                 Ok(Answer::Foreign) => {}
@@ -249,7 +258,7 @@ impl<'a> Signalling<'a> {
         let Some(open) = &session.open else {
             return Ok(());
         };
-        let length = write(&mut self.buffer, &self.account, session, open)?;
+        let length = write(&mut self.buffer, &self.account, self.relays_v6, session, open)?;
         // What the kernel has no room for is repeated like any loss.
         self.endpoint
             .send(session.index, self.server, &self.buffer[..length], None)
@@ -265,14 +274,21 @@ enum Answer {
     Foreign,
 }
 
-fn write(buffer: &mut [u8], account: &Account, session: &Session, open: &Open) -> Result<usize, String> {
+fn write(
+    buffer: &mut [u8],
+    account: &Account,
+    relays_v6: bool,
+    session: &Session,
+    open: &Open,
+) -> Result<usize, String> {
     let mut builder = Builder::new(buffer, Class::Request, open.step.method(), open.transaction);
     match open.step {
+        Step::Allocate if relays_v6 => builder
+            .u32(attribute::REQUESTED_TRANSPORT, TRANSPORT_UDP)
+            .u32(attribute::REQUESTED_ADDRESS_FAMILY, FAMILY_IPV6),
         Step::Allocate => builder.u32(attribute::REQUESTED_TRANSPORT, TRANSPORT_UDP),
-        Step::Bind { channel, peer } => {
-            builder.channel(channel).xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer))
-        }
-        Step::Permit { peer } => builder.xor_address(attribute::XOR_PEER_ADDRESS, SocketAddr::V4(peer)),
+        Step::Bind { channel, peer } => builder.channel(channel).xor_address(attribute::XOR_PEER_ADDRESS, peer),
+        Step::Permit { peer } => builder.xor_address(attribute::XOR_PEER_ADDRESS, peer),
         Step::Delete => builder.u32(attribute::LIFETIME, 0),
     };
     if let Some(key) = account.key.as_ref().filter(|_| open.authenticated) {
@@ -285,7 +301,13 @@ fn write(buffer: &mut [u8], account: &Account, session: &Session, open: &Open) -
     builder.finish().map_err(|error| error.to_string())
 }
 
-fn read(account: &mut Account, sessions: &mut [Session], bytes: &[u8], now: u64) -> Result<Answer, String> {
+fn read(
+    account: &mut Account,
+    relays_v6: bool,
+    sessions: &mut [Session],
+    bytes: &[u8],
+    now: u64,
+) -> Result<Answer, String> {
     let Ok(message) = Message::parse(bytes) else {
         return Ok(Answer::Foreign);
     };
@@ -301,7 +323,7 @@ fn read(account: &mut Account, sessions: &mut [Session], bytes: &[u8], now: u64)
         Class::Success => {
             let granted = Granted { slot, step: open.step, nanos: now - open.started };
             if open.step == Step::Allocate {
-                session.relayed = Some(relayed(&message)?);
+                session.relayed = Some(relayed(&message, relays_v6)?);
             }
             session.open = None;
             Ok(Answer::Granted(granted))
@@ -333,10 +355,10 @@ fn challenge(
     Ok(())
 }
 
-fn relayed(message: &Message<'_>) -> Result<SocketAddrV4, String> {
+fn relayed(message: &Message<'_>, relays_v6: bool) -> Result<SocketAddr, String> {
     match message.attributes.xor_relayed {
-        Some(SocketAddr::V4(address)) => Ok(address),
-        Some(SocketAddr::V6(_)) => Err("the server allocated an IPv6 address without being asked to".to_owned()),
+        Some(address) if address.is_ipv6() == relays_v6 => Ok(address),
+        Some(_) => Err("the server allocated an address of the family that was not asked for".to_owned()),
         None => Err("the server's answer to Allocate has no XOR-RELAYED-ADDRESS".to_owned()),
     }
 }

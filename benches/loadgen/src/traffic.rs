@@ -1,11 +1,11 @@
 //! Packets through the server, paced or flat out.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
-use crate::cpu::{self, CpuClock};
+use crate::cpu::CpuClock;
 use crate::endpoint::{Endpoint, Receive, Sent};
 use crate::flow::{self, Flow, Side};
 use crate::meter::{self, Sample, Spent};
@@ -28,9 +28,9 @@ const DRAIN_NANOS: u64 = 300_000_000;
 /// The server refuses, does not answer, or ends; a socket fails.
 pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>) -> Result<Report, String> {
     let receive = if options.gso { Receive::Bursts } else { Receive::Single };
-    let mut clients = open(options.clients_from, receive)?;
-    let peers = open(options.peers_from, receive)?;
-    let mut signalling = Signalling::new(&mut clients, options.server, options.account(), clock, options.seed);
+    let mut clients = open(options.clients_from(), receive)?;
+    let peers = open(options.peers_from(), receive)?;
+    let mut signalling = Signalling::new(&mut clients, options, clock);
     let concurrency = options.concurrency as usize;
     let mut sessions: Vec<Session> = (0..options.allocations).map(Session::new).collect();
     signalling.all(&mut sessions, concurrency, |_| Step::Allocate)?;
@@ -47,12 +47,12 @@ pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>)
     Ok(report)
 }
 
-fn open(first: std::net::Ipv4Addr, receive: Receive) -> Result<Endpoint, String> {
+fn open(first: IpAddr, receive: Receive) -> Result<Endpoint, String> {
     Endpoint::open(first, receive).map_err(|error| format!("opening a socket: {error}"))
 }
 
 /// Whom each client talks to: a peer of its own, or the other client of its pair.
-fn partners(options: &Options, sessions: &[Session], peers: &Endpoint) -> Vec<SocketAddrV4> {
+fn partners(options: &Options, sessions: &[Session], peers: &Endpoint) -> Vec<SocketAddr> {
     (0..sessions.len())
         .map(|slot| match options.direction {
             Direction::C2c => sessions[slot ^ 1].relayed.unwrap_or_else(|| peers.address(slot as u32)),
@@ -61,7 +61,7 @@ fn partners(options: &Options, sessions: &[Session], peers: &Endpoint) -> Vec<So
         .collect()
 }
 
-fn flows(options: &Options, sessions: &[Session], partners: &[SocketAddrV4]) -> Vec<Flow> {
+fn flows(options: &Options, sessions: &[Session], partners: &[SocketAddr]) -> Vec<Flow> {
     let Options { server, size, framing, .. } = *options;
     let mut flows = Vec::new();
     for (slot, (session, &partner)) in sessions.iter().zip(partners).enumerate() {
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
         let count = u32::try_from(flows.len()).map_err(|error| error.to_string())?;
         let schedule =
             (options.rate > 0).then(|| Schedule::new(count, options.rate, options.burst, options.pacing, options.seed));
-        let drops_before = cpu::socket_drops(clients.port()) + cpu::socket_drops(peers.port());
+        let drops_before = clients.drops() + peers.drops();
         let run = options.seed as u32 ^ std::process::id();
         let streams =
             if options.rtp { (0..count).map(|flow| rtp::Stream::new(run, flow)).collect() } else { Vec::new() };
@@ -263,7 +263,7 @@ impl<'a> Run<'a> {
     fn report(&self) -> Result<Report, String> {
         let spent = self.spent.ok_or("nothing was measured")?;
         let tally = &self.tally;
-        let drops = cpu::socket_drops(self.clients.port()) + cpu::socket_drops(self.peers.port());
+        let drops = self.clients.drops() + self.peers.drops();
         let per_packet = spent.server.map(|nanos| nanos as f64 / tally.delivered.max(1) as f64);
         Ok(Report {
             direction: self.options.direction.into(),
@@ -312,7 +312,7 @@ impl Tally {
         }
     }
 
-    fn packet(&mut self, flows: &[Flow], options: &Options, side: Side, from: SocketAddrV4, packet: &[u8], now: u64) {
+    fn packet(&mut self, flows: &[Flow], options: &Options, side: Side, from: SocketAddr, packet: &[u8], now: u64) {
         let payload = flow::payload(side, packet);
         let media = if options.rtp { rtp::HEADER_LEN } else { 0 };
         let stamp =

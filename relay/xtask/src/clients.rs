@@ -216,7 +216,7 @@ fn run_on(report: &Report, main: &Subject, all: &[&Target], wants: &dyn Fn(&str)
         report.test("metrics: promtool has nothing to say, and the packets are counted", || metrics(main));
     }
     if wants("prometheus") && !main.target.is_reference {
-        match address(netns::RELAY_V4, main.target.port) {
+        match address(netns::RELAY_V6, main.target.port) {
             Ok(listener) => {
                 let watched = prometheus::Watched { listener, metrics: main.metrics, account: STATIC_USER };
                 prometheus::run(report, watched);

@@ -38,7 +38,7 @@ const DASHBOARD: &str = "dashboard.json";
 /// The relay that is watched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watched<'a> {
-    /// Its listener for clients.
+    /// Its listener for clients of IPv6.
     pub(crate) listener: SocketAddr,
     /// Its listener for Prometheus.
     pub(crate) metrics: SocketAddr,
@@ -93,12 +93,12 @@ fn live(watched: Watched<'_>) -> Result<(), String> {
     }
 }
 
-/// Both directions of media, at addresses that stand for people.
+/// Both directions of media between clients of IPv6 and peers of IPv4, at addresses that stand for people.
 fn traffic(folder: &Path, watched: Watched<'_>) -> Result<Process, String> {
     let mut command = Command::new(shell::target().join("release/sluice-loadgen"));
     command.args(["--server", &watched.listener.to_string()]);
     command.args(["--user", watched.account.0, "--password", watched.account.1]);
-    command.args(["--clients-from", &netns::client_v4(1), "--peers-from", &netns::client_v4(51)]);
+    command.args(["--clients-from", &netns::client_v6(1), "--peers-from", &netns::client_v4(51)]);
     command.args(["--direction", "both", "--rtp", "--allocations", "20", "--rate", "1000", "--seconds", "200"]);
     Process::start("the load generator", &mut command, &folder.join("traffic.log"))
 }
