@@ -51,6 +51,7 @@ impl Collector {
             Source::BuildInfo => vec![(vec![self.build.version.clone(), self.build.driver.clone()], 1.0)],
             Source::StartTime => one(self.build.start_unix_seconds as f64),
             Source::Workers => one(self.workers.len() as f64),
+            Source::AllocationsLimit => one(self.build.allocations_limit.into()),
             Source::Single(single) => one(self.sum(Counter::single(single)) as f64),
             Source::Requests => self.requests(),
             Source::Packets => self.by_leg(Counter::packets),

@@ -82,6 +82,8 @@ pub enum Source {
     StartTime,
     /// How many workers there are.
     Workers,
+    /// How many allocations may be alive.
+    AllocationsLimit,
     /// A single counter or gauge of the TURN machine, summed over workers.
     Single(Single),
     /// Requests by method and code.
@@ -163,6 +165,13 @@ pub const FAMILIES: &[Family] = &[
     ),
     family("sluice_workers", GAUGE, &[], Source::Workers, "Workers of this process."),
     family("sluice_turn_allocations", GAUGE, &[], Source::Single(Single::Allocations), "Allocations alive."),
+    family(
+        "sluice_turn_allocations_limit",
+        GAUGE,
+        &[],
+        Source::AllocationsLimit,
+        "Allocations that may be alive at a time: limits.allocations.",
+    ),
     family(
         "sluice_turn_permissions",
         GAUGE,

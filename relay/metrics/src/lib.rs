@@ -37,6 +37,8 @@ pub struct BuildInfo {
     pub driver: String,
     /// When the process started, in seconds since the Unix epoch.
     pub start_unix_seconds: u64,
+    /// Live allocations that the configuration allows in all.
+    pub allocations_limit: u32,
 }
 
 /// The metrics of one process.

@@ -11,7 +11,12 @@ use sluice_base::stats::{Code, Counter, Counters, Direction, DropReason, Leg, Me
 use sluice_metrics::{BuildInfo, FAMILIES, Kind, Metrics, Unit, documentation};
 
 fn metrics(workers: usize) -> Metrics {
-    let build = BuildInfo { version: "1.2.3".into(), driver: "io_uring".into(), start_unix_seconds: 1_700_000_000 };
+    let build = BuildInfo {
+        version: "1.2.3".into(),
+        driver: "io_uring".into(),
+        start_unix_seconds: 1_700_000_000,
+        allocations_limit: 500,
+    };
     Metrics::new(workers, build).unwrap()
 }
 
@@ -59,6 +64,7 @@ fn workers_are_summed() {
     }
     let text = metrics.render().unwrap();
     assert_eq!(value(&text, "sluice_turn_allocations"), 6.0);
+    assert_eq!(value(&text, "sluice_turn_allocations_limit"), 500.0);
     assert_eq!(value(&text, "sluice_relay_bytes_total{leg=\"peer\",direction=\"transmit\"}"), 2400.0);
     assert_eq!(value(&text, "sluice_turn_requests_total{method=\"allocate\",code=\"401\"}"), 4.0);
     assert_eq!(value(&text, "sluice_packets_dropped_total{reason=\"no_permission\"}"), 2.0);

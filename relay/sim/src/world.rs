@@ -467,7 +467,12 @@ fn workers(
     ledger: &Arc<Ledger>,
 ) -> (Vec<SimWorker>, Arc<[Post]>) {
     let count = usize::from(scenario.workers);
-    let build = BuildInfo { version: "sim".into(), driver: "sim".into(), start_unix_seconds: START_UNIX_SECONDS };
+    let build = BuildInfo {
+        version: "sim".into(),
+        driver: "sim".into(),
+        start_unix_seconds: START_UNIX_SECONDS,
+        allocations_limit: 0,
+    };
     let metrics = Metrics::new(count, build).expect("the table of families is valid");
     let live = Arc::new(LivePorts::new(scenario.relays.len()));
     let shared = Shared { nonce_key: Secret::new([7; 32]), live, ledger: ledger.clone() };

@@ -51,6 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         driver: choice.name().to_owned(),
         start_unix_seconds: os::now().unix_seconds,
+        allocations_limit: config.limits.allocations(),
     };
     let metrics = Arc::new(Metrics::new(cores.len(), build).map_err(|error| error.to_string())?);
     let plan = Plan {
