@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{install, netns, personal, prometheus, shell, turnutils};
+use crate::{as_unit, install, netns, personal, prometheus, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -116,8 +116,16 @@ impl Subject {
         let folder = netns::folder()?;
         let config = folder.join(format!("{name}.toml"));
         std::fs::write(&config, configuration(name, port, metrics_port, io_lines)).map_err(|e| e.to_string())?;
-        let mut command = Command::new(relay_program());
-        command.arg("--config").arg(&config).args(["--log-level", "trace"]);
+        let open = as_unit::OpenToAll::new()?;
+        let mut command = if name == AS_UNIT {
+            let words = [open.copy(&relay_program())?.into(), "--config".into(), open.copy(&config)?.into()];
+            as_unit::confined(&open.copy(&shell::own_program()?)?, &words)?
+        } else {
+            let mut command = Command::new(relay_program());
+            command.arg("--config").arg(&config);
+            command
+        };
+        command.args(["--log-level", "trace"]);
         let metrics = address(netns::RELAY_V4, metrics_port)?;
         let log = folder.join(format!("{name}.log"));
         let server = Server::start(&mut command, &log, address(netns::RELAY_V4, port)?)?;
@@ -154,7 +162,10 @@ impl Target {
 
 /// The tests of this module, by name.
 pub(crate) const GROUPS: &[&str] =
-    &["quickstart", "turnutils", "io-disable", "aioice", "refusals", "chromium", "metrics", "prometheus"];
+    &["quickstart", "turnutils", "as-unit", "io-disable", "aioice", "refusals", "chromium", "metrics", "prometheus"];
+
+/// The relay as its unit runs it.
+const AS_UNIT: &str = "as-unit";
 
 /// What `io.disable` takes, each of which has to be lived without.
 const IO_FEATURES: &[&str] = &["op_send_addr", "defer_taskrun", "direct_descriptors", "registered_ring", "no_sqarray"];
@@ -184,6 +195,12 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
     }
     let mut shown = String::new();
     for subject in main.into_iter().chain(epoll) {
+        finish(report, subject, &mut shown);
+    }
+    if wants(AS_UNIT)
+        && let Some(subject) = start(report, AS_UNIT, "driver = \"io_uring\"", peers.port)
+    {
+        turnutils::run_all(report, &[&subject.target]);
         finish(report, subject, &mut shown);
     }
     if wants("io-disable") {

@@ -14,6 +14,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("prometheus", "prometheus"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("prlimit", "util-linux"),
+    ("systemd-analyze", "systemd"),
+    ("systemd-sysusers", "systemd"),
+    ("kill", "procps"),
+    ("sysctl", "procps"),
     ("timeout", "coreutils"),
     ("python3", "python3"),
     // The fuzz targets bring a library in C++.

@@ -1,7 +1,8 @@
-//! Development tasks: `cargo xtask test`, `bench-turn`, `nightly`, `tidy`.
+//! Development tasks: `cargo xtask test`, `as-unit`, `bench-turn`, `nightly`, `tidy`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod as_unit;
 mod bench;
 mod clients;
 mod install;
@@ -12,6 +13,7 @@ mod prometheus;
 mod report;
 mod server;
 mod shell;
+mod systemd;
 mod test;
 mod tidy;
 mod turnutils;
@@ -35,6 +37,8 @@ enum Task {
     /// The clients' part of the tests, in a namespace that `test` makes
     #[command(hide = true)]
     Inside(test::InsideArgs),
+    /// Run a command as systemd/sluice.service would: user, capabilities, limits, seccomp
+    AsUnit(as_unit::AsUnitArgs),
     /// Compare sluice with coturn: CPU time per packet, latency, loss
     BenchTurn(bench::BenchArgs),
     /// What takes too long for each change: many seeds, long overload, the whole benchmark
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let ok = match Cli::parse().task {
         Task::Test(args) => test::run(&args),
         Task::Inside(args) => test::run_inside(&args),
+        Task::AsUnit(args) => as_unit::run(&args).inspect_err(|error| eprintln!("as-unit: {error}")).is_ok(),
         Task::BenchTurn(args) => bench::run(&args).inspect_err(|error| eprintln!("bench-turn: {error}")).is_ok(),
         Task::Nightly(args) => nightly::run(&args),
         Task::Tidy => tidy::run(),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::report::{Report, Tally};
-use crate::{clients, install, netns, shell};
+use crate::{clients, install, netns, shell, systemd};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -39,6 +39,7 @@ const STEPS: &[Step] = &[
     ("cargo", cargo_test),
     ("clippy", |_| cargo("clippy --release --locked --workspace --all-targets -- -D warnings")),
     ("deny", |_| deny()),
+    ("systemd", systemd::run),
     ("fuzz", |_| cargo("check --locked --manifest-path fuzz/Cargo.toml")),
 ];
 
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &TestArgs) -> bool {
     let mut ready = true;
     for (name, step) in STEPS {
         // A single group of clients needs a current relay, and its tools.
-        let needed = !groups.is_empty() && ["install", "build"].contains(name);
+        let needed = (!groups.is_empty() || wants("systemd")) && ["install", "build"].contains(name);
         if wants(name) || needed {
             println!("----  {name}");
             let passed = report.test(name, || step(&report));
