@@ -1,4 +1,4 @@
-"""Run by `xtask as-unit`: tries what the unit forbids, and what the relay needs. Exits with 0 when all is as it should be."""
+"""Run by `xtask as-unit`: tries what the unit forbids and what the relay needs. Exits with 0 when all is well."""
 
 import ctypes
 import errno

@@ -62,7 +62,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("libc", &["sluice-net"]),
     ("md-5", &["sluice-crypto"]),
     ("prometheus", &["sluice-metrics"]),
-    ("seccompiler", &["sluice-net"]),
+    ("seccompiler", &["sluice-net", "sluice-xtask"]),
     ("sha1", &["sluice-crypto"]),
     ("sha2", &["sluice-crypto"]),
     ("socket2", &["sluice-net", "sluice-loadgen"]),
