@@ -29,6 +29,12 @@ pub(crate) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Prints the drop-in that systemd's unit needs for a configuration on this machine.
+    SystemdDropin {
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -5,6 +5,7 @@ mod banner;
 mod cli;
 mod development;
 mod driver;
+mod dropin;
 mod run;
 mod wiring;
 mod workers;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Some(Command::CheckConfig { file }) => cli::check_config(file),
+        Some(Command::SystemdDropin { config }) => dropin::print(config),
         None => run::run(&cli.run),
     };
     match done {

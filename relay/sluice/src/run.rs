@@ -131,7 +131,7 @@ fn log_to_stderr(args: &RunArgs) {
 }
 
 /// The cores of the workers: one each, as many as configured or allowed.
-fn cores(config: &Config) -> Result<Vec<usize>, Failure> {
+pub(crate) fn cores(config: &Config) -> Result<Vec<usize>, Failure> {
     let mut cores = os::cores().map_err(|error| format!("the allowed cores cannot be read: {error}"))?;
     if let Some(workers) = config.workers {
         if workers.get() > cores.len() {

@@ -9,11 +9,26 @@ use crate::{as_unit, clients, netns, shell};
 /// The most exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE_MAX_TENTHS: &str = "15";
 
+/// A configuration whose drop-in has every line.
+const PRIVILEGED: &str = r#"
+[[listen]]
+address = "127.0.0.1:443"
+realm = "relay.test"
+
+[[tenant]]
+name = "default"
+
+[[tenant.user]]
+name = "alice"
+password = "alices-password"
+"#;
+
 /// All of it; the relay has been built.
 pub(crate) fn run(report: &Report) -> Result<(), String> {
     let unit = unit_of_this_build()?;
     let passed = [
         report.test("systemd: the unit is verified without a word", || verify(&unit)),
+        report.test("systemd: the unit with a generated drop-in is verified without a word", || with_drop_in(&unit)),
         report.test("systemd: exposure of 1.5 or below", || exposure(&unit)),
         report.test("systemd: the users are accepted", users),
         report.test("systemd: the sysctl file is accepted", sysctl),
@@ -44,6 +59,24 @@ fn verify(unit: &Path) -> Result<(), String> {
     let said = shell::capture(Command::new("systemd-analyze").arg("verify").arg(unit))?.ok("systemd-analyze verify")?;
     let about_it: Vec<&str> = said.lines().filter(|line| line.contains("sluice")).collect();
     if about_it.is_empty() { Ok(()) } else { Err(about_it.join("\n")) }
+}
+
+/// The drop-in for a privileged port, which is the longest.
+fn with_drop_in(unit: &Path) -> Result<(), String> {
+    let folder = unit.with_extension("service.d");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let config = folder.join("relay.toml");
+    std::fs::write(&config, PRIVILEGED).map_err(|e| format!("{}: {e}", config.display()))?;
+    let mut command = Command::new(clients::relay_program());
+    let text = shell::capture(command.args(["systemd-dropin", "--config"]).arg(&config))?.ok("systemd-dropin")?;
+    if !text.contains("\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n") {
+        return Err(format!("no capability for port 443:\n{text}"));
+    }
+    let file = folder.join("generated.conf");
+    std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+    let verified = verify(unit);
+    std::fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    verified
 }
 
 fn exposure(unit: &Path) -> Result<(), String> {
