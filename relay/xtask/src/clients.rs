@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, install, netns, personal, prometheus, shell, turnutils};
+use crate::{as_unit, install, netns, outside, personal, prometheus, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
 
-const STATIC_USER: (&str, &str) = ("zelda-static", "zeldas-password");
+/// A user with a fixed password, and the password.
+pub(crate) const STATIC_USER: (&str, &str) = ("zelda-static", "zeldas-password");
 const OTHER_USER: (&str, &str) = ("yorick-static", "yoricks-password");
 const REST_USER: &str = "xanthippe-rest";
 const TENANT: &str = "clinic";
@@ -102,8 +103,9 @@ pub(crate) struct Target {
 
 /// A server that clients are sent to.
 #[derive(Debug)]
-struct Subject {
-    target: Target,
+pub(crate) struct Subject {
+    /// Where it is.
+    pub(crate) target: Target,
     metrics: SocketAddr,
     server: Server,
 }
@@ -113,9 +115,18 @@ impl Subject {
     fn start(name: &str, io_lines: &str, peer_port: u16) -> Result<Self, String> {
         let port = server::free_udp_port(netns::RELAY_V4)?;
         let metrics_port = server::free_udp_port(netns::RELAY_V4)?;
+        let text = configuration(name, port, metrics_port, io_lines);
+        let at = [(netns::RELAY_V4, port), (netns::RELAY_V4, metrics_port)];
+        let subject = Self::start_with(name, &text, at)?;
+        Ok(Subject { target: Target { peer_port, ..subject.target }, ..subject })
+    }
+
+    /// Starts the relay with a whole configuration, of which `at` are a listener and that of metrics.
+    pub(crate) fn start_with(name: &str, text: &str, at: [(&str, u16); 2]) -> Result<Self, String> {
+        let [(ip, port), (metrics_ip, metrics_port)] = at;
         let folder = netns::folder()?;
         let config = folder.join(format!("{name}.toml"));
-        std::fs::write(&config, configuration(name, port, metrics_port, io_lines)).map_err(|e| e.to_string())?;
+        std::fs::write(&config, text).map_err(|e| e.to_string())?;
         let open = as_unit::OpenToAll::new()?;
         let mut command = if name == AS_UNIT {
             let words = [open.copy(&relay_program())?.into(), "--config".into(), open.copy(&config)?.into()];
@@ -126,11 +137,18 @@ impl Subject {
             command
         };
         command.args(["--log-level", "trace"]);
-        let metrics = address(netns::RELAY_V4, metrics_port)?;
+        let metrics = address(metrics_ip, metrics_port)?;
         let log = folder.join(format!("{name}.log"));
-        let server = Server::start(&mut command, &log, address(netns::RELAY_V4, port)?)?;
-        let target = Target { name: name.to_owned(), port, peer_port, is_reference: false };
+        let server = Server::start(&mut command, &log, address(ip, port)?)?;
+        let target = Target { name: name.to_owned(), port, peer_port: 0, is_reference: false };
         Ok(Subject { target, metrics, server })
+    }
+
+    /// The sum of a family of metrics.
+    pub(crate) fn counted(&self, family: &str) -> Result<u64, String> {
+        let text = server::http_get(self.metrics, "/metrics")?;
+        let samples = text.lines().filter(|line| line.starts_with(family));
+        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// Starts coturn in its place: what fails there too is a mistake of the test.
@@ -161,8 +179,18 @@ impl Target {
 }
 
 /// The tests of this module, by name.
-pub(crate) const GROUPS: &[&str] =
-    &["quickstart", "turnutils", "as-unit", "io-disable", "aioice", "refusals", "chromium", "metrics", "prometheus"];
+pub(crate) const GROUPS: &[&str] = &[
+    "quickstart",
+    "turnutils",
+    "as-unit",
+    "io-disable",
+    "aioice",
+    "refusals",
+    "chromium",
+    "metrics",
+    "prometheus",
+    "nat",
+];
 
 /// The relay as its unit runs it.
 const AS_UNIT: &str = "as-unit";
@@ -212,6 +240,9 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
             }
         }
     }
+    if outside::GROUPS.iter().any(|group| wants(group)) {
+        outside::run(report, &wants, &mut shown);
+    }
     report.test("no address, name or secret of a client in all of the output", || personal::none_in(&shown));
     peers.stop()
 }
@@ -253,7 +284,7 @@ fn start(report: &Report, name: &str, io_lines: &str, peer_port: u16) -> Option<
 }
 
 /// Stops a server, and keeps all that it has shown.
-fn finish(report: &Report, subject: Subject, shown: &mut String) {
+pub(crate) fn finish(report: &Report, subject: Subject, shown: &mut String) {
     let Subject { target: Target { name, .. }, metrics, server } = subject;
     report.test(&format!("{name}: says what it did, stops in order"), || {
         let metrics = server::http_get(metrics, "/metrics")?;
@@ -293,10 +324,14 @@ fn chromium(target: &Target) -> Result<(), String> {
     let mut command = script("chromium_relay.py");
     command.arg(format!("turn:{}:{}?transport=udp", netns::RELAY_V4, target.port));
     command.args([STATIC_USER.0, STATIC_USER.1, FRAMES, FRAME_SECONDS]);
-    // Chromium writes settings where it is at home, which is nobody's here.
+    shell::capture(command.env("HOME", home()?))?.ok("chromium").map(drop)
+}
+
+/// Browsers write settings where they are at home, which is nobody's here.
+pub(crate) fn home() -> Result<PathBuf, String> {
     let home = netns::folder()?.join("home");
     std::fs::create_dir_all(&home).map_err(|e| e.to_string())?;
-    shell::capture(command.env("HOME", home))?.ok("chromium").map(drop)
+    Ok(home)
 }
 
 fn metrics(subject: &Subject) -> Result<(), String> {

@@ -218,7 +218,7 @@ fn judge(ran: &Ran, expect: Expect) -> Result<(), String> {
 }
 
 /// Whether the client's closing lines say that all that was sent came back.
-fn nothing_lost(text: &str) -> Result<(), String> {
+pub(crate) fn nothing_lost(text: &str) -> Result<(), String> {
     if !text.contains("Total lost packets 0 (0.000000%)") {
         return Err("packets were lost".to_owned());
     }
