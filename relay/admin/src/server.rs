@@ -3,29 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::routing::get;
 use bytes::Bytes;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use sluice_base::limits;
 use sluice_metrics::{CONTENT_TYPE, Metrics};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
 
 use crate::health::Health;
-
-/// How long to wait after an accept failed for want of descriptors: trying at once would only burn the processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Plain text in the answers that are not metrics.
-const TEXT: &str = "text/plain; charset=utf-8";
+use crate::http::{self, Answer, Listen, text};
 
 /// A server that listens and does not answer yet.
 pub struct Server {
@@ -50,8 +38,6 @@ struct Served {
     metrics: Arc<Metrics>,
     health: Box<dyn Health>,
 }
-
-type Answer = (StatusCode, [(HeaderName, &'static str); 1], Bytes);
 
 impl Server {
     /// Listens on `address`; port 0 lets the kernel choose.
@@ -78,53 +64,21 @@ impl Server {
     }
 
     /// Answers until `stop` is ready, then finishes what is under way within
-    /// [`ADMIN_STOP_TIMEOUT`](limits::ADMIN_STOP_TIMEOUT).
+    /// [`ADMIN_STOP_TIMEOUT`](sluice_base::limits::ADMIN_STOP_TIMEOUT).
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
-        let (stopping, stopped) = watch::channel(false);
-        tokio::select! {
-            () = stop => {}
-            () = accept(&self.listener, &self.router, &places, &stopped) => {}
-        }
-        drop(self.listener);
-        stopping.send_replace(true);
-        // All places are free when the last connection is gone.
-        let _ = timeout(limits::ADMIN_STOP_TIMEOUT, places.acquire_many(limits::ADMIN_CONNECTIONS_MAX as u32)).await;
+        http::serve(self, stop).await;
     }
 }
 
-/// Accepts for ever.
-async fn accept(listener: &TcpListener, router: &Router, places: &Arc<Semaphore>, stopped: &watch::Receiver<bool>) {
-    while let Ok(place) = places.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let connection = serve_connection(stream, router.clone(), stopped.clone());
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(_) => sleep(ACCEPT_PAUSE).await,
-        }
-    }
-}
+impl Listen for Server {
+    type Stream = TcpStream;
 
-async fn serve_connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::ADMIN_HEADER_TIMEOUT)
-        .max_buf_size(limits::ADMIN_REQUEST_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        _ = connection.as_mut() => true,
-        () = sleep(limits::ADMIN_CONNECTION_LIFETIME) => false,
-        _ = stopped.wait_for(|stopped| *stopped) => false,
-    };
-    if !ended {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(limits::ADMIN_STOP_TIMEOUT, connection).await;
+    async fn accept(&self) -> io::Result<TcpStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn router(&self, _: &TcpStream) -> Router {
+        self.router.clone()
     }
 }
 
@@ -144,15 +98,6 @@ async fn serve_health(State(served): State<Arc<Served>>) -> Answer {
 
 async fn not_found() -> Answer {
     text(StatusCode::NOT_FOUND, Bytes::from_static(b"there is /metrics and /healthz, to GET\n"))
-}
-
-fn text(status: StatusCode, body: Bytes) -> Answer {
-    (status, [(header::CONTENT_TYPE, TEXT)], body)
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 fn cure(kind: io::ErrorKind) -> &'static str {

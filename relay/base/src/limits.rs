@@ -200,3 +200,25 @@ pub const ADMIN_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a worker may publish nothing and still count as well: 50 publications.
 pub const WORKER_STALL_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of the control socket's path: a socket address of the kernel holds 108 with the end, and the socket is
+/// made under a name that is 4 longer.
+pub const CONTROL_SOCKET_BYTES_MAX: usize = 103;
+
+/// Commands of the control socket that wait for the control plane: each is an administrator's.
+pub const CONTROL_COMMANDS_MAX: usize = 16;
+
+/// How long a command of the control socket may take to be answered: beyond it the operator is told that it hangs.
+pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the client of the control socket waits: the answer's time, and that of a busy machine.
+pub const CONTROL_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of one answer of the control socket: a page of allocations takes a tenth.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Allocations of one answer of the control socket: 100 kB of JSON.
+pub const LISTED_ALLOCATIONS_MAX: usize = 256;
+
+/// Places of its table that a worker looks at for one page of a list: 20 us between two packets.
+pub const LISTED_PLACES_MAX: usize = 1024;

@@ -1,6 +1,10 @@
 //! What planes and workers say to each other, over bounded queues and nothing else.
 
-use crate::id::{AllocationId, WorkerId};
+use std::time::Duration;
+
+use crate::address::Family;
+use crate::id::{AllocationId, TenantId, WorkerId};
+use crate::pii::{Pii, TransportAddress};
 
 /// A token of RFC 8656, 18.6: 8 bytes, of which the first is the number of the worker that holds
 /// the reserved port, since the client's second five-tuple may belong to another worker.
@@ -63,4 +67,51 @@ pub enum Envelope {
     Worker(WorkerId, WorkerMessage),
     /// From the control plane.
     Order(Order),
+}
+
+/// What one allocation has relayed since it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Packets of the client.
+    pub packets_from_client: u64,
+    /// Their payload.
+    pub bytes_from_client: u64,
+    /// Packets to the client.
+    pub packets_to_client: u64,
+    /// Their payload.
+    pub bytes_to_client: u64,
+}
+
+/// One live allocation for an operator's list. Whoever shows it makes pseudonyms of what is personal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AllocationView {
+    /// Which one of its worker's.
+    pub id: AllocationId,
+    /// The user name without expiry and tenant.
+    pub user: Pii<Box<[u8]>>,
+    /// The client.
+    pub client: TransportAddress,
+    /// Whose user it is.
+    pub tenant: TenantId,
+    /// How long it has lived.
+    pub age: Duration,
+    /// How long it lives unless it is refreshed.
+    pub expires_in: Duration,
+    /// Its permissions.
+    pub permissions: u32,
+    /// Its channels.
+    pub channels: u32,
+    /// Families of its relayed addresses.
+    pub families: Vec<Family>,
+    /// What it has relayed.
+    pub traffic: Traffic,
+}
+
+/// A part of one worker's allocations.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AllocationPage {
+    /// They.
+    pub rows: Vec<AllocationView>,
+    /// Where the next part begins, if there is one.
+    pub next: Option<u32>,
 }

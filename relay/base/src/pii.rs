@@ -95,6 +95,13 @@ impl Pii<IpAddr> {
     }
 }
 
+impl Pii<Box<[u8]>> {
+    /// Feeds the bytes to a keyed hash.
+    pub fn feed(&self, mut update: impl FnMut(&[u8])) {
+        update(&self.0);
+    }
+}
+
 impl<T> From<T> for Pii<T> {
     fn from(value: T) -> Self {
         Pii(value)

@@ -16,7 +16,7 @@ mod walk;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
@@ -45,6 +45,8 @@ pub struct Config {
     pub io: Io,
     /// The HTTP listener of metrics and health.
     pub metrics: Metrics,
+    /// The socket of administrators.
+    pub control: Control,
     /// Tenants, in the order of their [`TenantId`]s.
     pub tenants: Vec<Tenant>,
     /// What works and should still be changed, in words for an operator.
@@ -99,6 +101,7 @@ impl Default for Config {
             workers: None,
             io: Io::default(),
             metrics: Metrics::default(),
+            control: Control::default(),
             tenants: Vec::new(),
             warnings: Vec::new(),
         }
@@ -292,6 +295,25 @@ impl Default for Metrics {
     fn default() -> Self {
         Metrics { listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9641)), allow_plaintext: false }
     }
+}
+
+/// `[control]`: the socket of administrators.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Control {
+    /// Where it is.
+    pub socket: ControlSocket,
+}
+
+/// Where the control socket is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ControlSocket {
+    /// In the runtime directory that the service manager made, else nowhere.
+    #[default]
+    Auto,
+    /// Nowhere.
+    None,
+    /// At an absolute path.
+    At(PathBuf),
 }
 
 /// `[[tenant]]`: whose users a relay serves.

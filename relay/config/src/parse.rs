@@ -15,7 +15,8 @@ use crate::error::{Problem, place, shown};
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
 use crate::{
-    Config, Driver, Guard, Io, Limits, Listen, Metrics, Quota, Range, Relay, Tenant, TenantLimits, Turn, User,
+    Config, Control, ControlSocket, Driver, Guard, Io, Limits, Listen, Metrics, Quota, Range, Relay, Tenant,
+    TenantLimits, Turn, User,
 };
 
 /// Every section with its keys: what is allowed, and what config.example.toml has to explain.
@@ -29,6 +30,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("limits", LIMITS),
     ("io", IO),
     ("metrics", METRICS),
+    ("control", CONTROL),
     ("tenant", TENANT),
     ("tenant.secrets", SECRET),
     ("tenant.user", USER),
@@ -36,7 +38,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 
 const ROOT: &[&str] =
-    &["workers", "listen", "relay", "relay_ports", "turn", "guard", "limits", "io", "metrics", "tenant"];
+    &["workers", "listen", "relay", "relay_ports", "turn", "guard", "limits", "io", "metrics", "control", "tenant"];
 const LISTEN: &[&str] = &["address", "realm", "tenant"];
 const RELAY: &[&str] = &["address", "external_address"];
 const RELAY_PORTS: &[&str] = &["min", "max"];
@@ -66,6 +68,7 @@ const LIMITS: &[&str] = &[
 ];
 const IO: &[&str] = &["driver", "disable", "receive_buffer_bytes", "send_buffer_bytes", "slots"];
 const METRICS: &[&str] = &["listen", "allow_plaintext"];
+const CONTROL: &[&str] = &["socket"];
 const TENANT: &[&str] = &["name", "secrets", "user", "limits"];
 const SECRET: &[&str] = &["file", "credential", "value"];
 const USER: &[&str] = &["name", "password", "password_file"];
@@ -157,6 +160,7 @@ impl<'t> Reader<'t, '_> {
             workers: self.workers(root),
             io: self.io(root),
             metrics: self.metrics(root),
+            control: self.control(root),
             tenants,
             warnings: Vec::new(),
         }
@@ -501,6 +505,28 @@ impl<'t> Reader<'t, '_> {
             return None;
         }
         Some(address)
+    }
+
+    fn control(&mut self, root: &Section<'t>) -> Control {
+        let Some(section) = self.walk.child(root, "control", CONTROL) else {
+            return Control::default();
+        };
+        let socket = self.walk.string(&section, "socket").map(|item| match item.value {
+            "auto" => ControlSocket::Auto,
+            "" => ControlSocket::None,
+            path => ControlSocket::At(self.socket_path(&item, path)),
+        });
+        Control { socket: socket.unwrap_or_default() }
+    }
+
+    fn socket_path(&mut self, item: &Item<&str>, path: &str) -> PathBuf {
+        let max = limits::CONTROL_SOCKET_BYTES_MAX;
+        if path.len() > max {
+            self.walk.wrong(item, format!("a socket's path has at most {max} bytes"));
+        } else if !path.starts_with('/') || path.ends_with('/') || path.chars().any(char::is_control) {
+            self.walk.wrong(item, "is not an absolute path of a file, such as /run/sluice/control.sock, nor \"auto\"");
+        }
+        PathBuf::from(path)
     }
 
     fn tenants(&mut self, root: &Section<'t>, limits: &Limits) -> Vec<Tenant> {

@@ -193,6 +193,21 @@ fn an_option_that_is_not_built_yet_is_refused_as_such() {
 }
 
 #[test]
+fn the_control_socket_is_an_absolute_path() {
+    use sluice_config::ControlSocket;
+    let relative = "[control]\nsocket = \"control.sock\"";
+    assert_says(&mistake(relative), &["sluice.toml:2:10: control.socket:", "absolute path"]);
+    let long = format!("[control]\nsocket = \"/{}\"", "x".repeat(103));
+    assert_says(&mistake(&long), &["control.socket:", "at most 103 bytes"]);
+    let of = |value: &str| {
+        let text = format!("[control]\nsocket = \"{value}\"\n{LISTEN}{TENANT}");
+        parse(&text).unwrap().control.socket
+    };
+    assert_eq!(of("/run/a.sock"), ControlSocket::At(PathBuf::from("/run/a.sock")));
+    assert_eq!((of(""), of("auto")), (ControlSocket::None, ControlSocket::Auto));
+}
+
+#[test]
 fn plain_metrics_leave_the_machine_only_when_that_is_said() {
     let open = "[metrics]\nlisten = \"0.0.0.0:9641\"";
     assert_says(&mistake(open), &["sluice.toml:2:10: metrics.listen:", "allow_plaintext = true"]);

@@ -25,6 +25,7 @@ pub(crate) struct Start<'a> {
     pub(crate) cores: &'a [usize],
     pub(crate) slots: u32,
     pub(crate) metrics: Option<std::net::SocketAddr>,
+    pub(crate) control: Option<&'a std::path::Path>,
     pub(crate) advice: &'a [String],
 }
 
@@ -38,6 +39,10 @@ impl Start<'_> {
         match self.metrics {
             Some(address) => text += &format!("  metrics   http://{address}/metrics\n"),
             None => text += "  metrics   not served\n",
+        }
+        match self.control {
+            Some(path) => text += &format!("  control   sluice status --socket {}\n", path.display()),
+            None => text += "  control   no socket ([control] socket in a configuration)\n",
         }
         text += &format!("  driver    {}\n", self.choice.describe());
         let cores: Vec<_> = self.cores.iter().map(ToString::to_string).collect();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use sluice_config::Config;
 
+use crate::ask::AskArgs;
 use crate::banner;
 
 /// What goes wrong, in words for whoever started the relay.
@@ -29,6 +30,10 @@ pub(crate) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Says how the running relay is.
+    Status(AskArgs),
+    /// Lists the allocations of the running relay, without anybody's address or name.
+    Allocations(AskArgs),
     /// Prints the drop-in that systemd's unit needs for a configuration on this machine.
     SystemdDropin {
         /// The configuration file.

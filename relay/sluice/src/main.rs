@@ -1,11 +1,14 @@
 //! sluice: a media relay in one daemon.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod banner;
 mod cli;
 mod development;
 mod driver;
 mod dropin;
+mod life;
+mod pseudonym;
 mod run;
 mod wiring;
 mod workers;
@@ -19,6 +22,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Some(Command::CheckConfig { file }) => cli::check_config(file),
+        Some(Command::Status(args)) => ask::status(args),
+        Some(Command::Allocations(args)) => ask::allocations(args),
         Some(Command::SystemdDropin { config }) => dropin::print(config),
         None => run::run(&cli.run),
     };

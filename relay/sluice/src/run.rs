@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rand_core::{OsRng, TryRngCore};
-use sluice_admin::{Advancing, Server};
+use sluice_admin::{Advancing, Health, Server};
 use sluice_base::Secret;
 use sluice_base::io::{OpenSpec, SocketRole};
 use sluice_base::limits::WORKERS_MAX;
@@ -17,8 +17,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::banner::{self, Start};
 use crate::cli::{Failure, RunArgs, io_features};
 use crate::driver::Choice;
+use crate::life::{Facts, Life, Lister};
+use crate::pseudonym::Pseudonyms;
 use crate::workers::{Plan, Workers};
-use crate::{development, wiring};
+use crate::{development, life, wiring};
 
 /// Open files left over where their limit decides how many allocations a development start allows.
 const FILES_SPARE: u32 = 256;
@@ -47,10 +49,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let choice = Choice::of(&config)?;
     let advice = advice(&config, &choice, &listeners);
 
+    let started_unix_seconds = os::now().unix_seconds;
     let build = BuildInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         driver: choice.name().to_owned(),
-        start_unix_seconds: os::now().unix_seconds,
+        start_unix_seconds: started_unix_seconds,
         allocations_limit: config.limits.allocations(),
     };
     let metrics = Arc::new(Metrics::new(cores.len(), build).map_err(|error| error.to_string())?);
@@ -68,23 +71,43 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| format!("the control plane cannot start: {error}"))?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let admin = admin(&config, &metrics).await?;
+        let watched = metrics.clone();
+        let health = Arc::new(Advancing::new(move || watched.publications()));
+        let admin = admin(&config, &metrics, health.clone()).await?;
+        let socket = life::socket_path(&config);
+        let (control, mut commands) = life::control(socket.as_deref())?;
         let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
         let workers = Workers::start(&plan, &metrics, &ended)?;
         let metrics_at = admin.as_ref().map(Server::address);
-        let (stop_admin, admin_stops) = tokio::sync::oneshot::channel::<()>();
-        let admin = admin.map(|admin| {
-            tokio::spawn(admin.serve(async {
-                // Whether it is told or the teller is gone: both end it.
-                let _ = admin_stops.await;
-            }))
-        });
+        let (stop, stops) = tokio::sync::watch::channel(());
+        let admin = admin.map(|admin| tokio::spawn(admin.serve(gone(stops.clone()))));
+        let control = control.map(|control| tokio::spawn(control.serve(gone(stops))));
+        let life = Life {
+            facts: Facts {
+                config: args.config.clone(),
+                started_unix_seconds,
+                driver: choice.name(),
+                cores: cores.clone(),
+                listeners: listeners.clone(),
+                metrics: metrics_at,
+                allocations_limit: config.limits.allocations(),
+            },
+            metrics: metrics.clone(),
+            health,
+            ledger: plan.shared.ledger.clone(),
+            lister: Arc::new(Lister {
+                posts: workers.posts(),
+                tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+                pseudonyms: Pseudonyms::new()?,
+            }),
+        };
         let start = Start {
             listeners: &listeners,
             choice: &choice,
             cores: &cores,
             slots: plan.slots,
             metrics: metrics_at,
+            control: socket.as_deref(),
             advice: &advice,
         };
         banner::say(&start.text());
@@ -95,15 +118,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         tokio::select! {
             name = signals.stop() => tracing::info!(signal = name, "stopping"),
             _ = ends.recv() => tracing::error!("a worker ended"),
+            () = life.serve(&mut commands) => {}
         }
         let stopped = workers.stop();
-        drop(stop_admin);
-        if let Some(admin) = admin {
-            admin.await.map_err(|error| format!("the metrics listener ended badly: {error}"))?;
+        drop((stop, commands));
+        for listener in admin.into_iter().chain(control) {
+            listener.await.map_err(|error| format!("an HTTP listener ended badly: {error}"))?;
         }
         tracing::info!("stopped");
         stopped
     })
+}
+
+/// Ready when the sender is gone.
+async fn gone(mut sender: tokio::sync::watch::Receiver<()>) {
+    while sender.changed().await.is_ok() {}
 }
 
 /// The signals that end the process.
@@ -234,12 +263,10 @@ fn short_buffers(config: &Config, local: SocketAddr) -> Option<String> {
 }
 
 /// The HTTP listener, if one is configured.
-async fn admin(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Server>, Failure> {
+async fn admin(config: &Config, metrics: &Arc<Metrics>, health: Arc<impl Health>) -> Result<Option<Server>, Failure> {
     let Some(listen) = config.metrics.listen else {
         return Ok(None);
     };
-    let watched = metrics.clone();
-    let health = Advancing::new(move || watched.publications());
-    let server = Server::bind(listen, metrics.clone(), health).await;
+    let server = Server::bind(listen, metrics.clone(), move || health.check()).await;
     server.map(Some).map_err(|error| error.to_string())
 }

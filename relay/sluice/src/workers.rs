@@ -98,6 +98,11 @@ impl Workers {
         Ok(Workers { posts, threads })
     }
 
+    /// Ways to write to each worker.
+    pub(crate) fn posts(&self) -> Arc<[Post]> {
+        self.posts.clone()
+    }
+
     /// Tells every worker to stop, and waits until it has.
     pub(crate) fn stop(self) -> Result<(), Failure> {
         for post in self.posts.iter() {

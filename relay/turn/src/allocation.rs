@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sluice_base::message::{AllocationView, Traffic};
 use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SocketId, TransportAddress, WorkerId};
 
 use crate::auth::Identity;
@@ -24,6 +25,8 @@ pub(crate) struct Allocation {
     pub(crate) claim: Claim,
     /// The relayed transport addresses: IPv4, IPv6.
     pub(crate) relays: [Option<Relay>; 2],
+    /// When it was made.
+    pub(crate) since: Mono,
     /// Until when its lifetime lasts.
     pub(crate) until: Mono,
     pub(crate) grant: Granted,
@@ -78,6 +81,23 @@ impl Allocation {
     /// When something is to be done about it.
     pub(crate) fn next(&self) -> Mono {
         self.live_until().min(self.grant.review_at())
+    }
+
+    /// What an operator may know of it.
+    pub(crate) fn view(&self, now: Mono, traffic: Traffic) -> AllocationView {
+        let family = |relay: &Relay| Family::of(relay.announced);
+        AllocationView {
+            id: self.id,
+            user: self.identity.user.clone(),
+            client: self.client.address,
+            tenant: self.identity.tenant,
+            age: now.since(self.since),
+            expires_in: self.live_until().since(now),
+            permissions: self.permitted.len() as u32,
+            channels: self.routes.len() as u32,
+            families: self.relays.iter().flatten().map(family).collect(),
+            traffic,
+        }
     }
 
     /// The relayed address of a family.

@@ -275,6 +275,7 @@ impl<R: RngCore> Server<R> {
             identity: request.identity.clone(),
             claim,
             relays,
+            since: now.mono,
             until: now.mono.after(lifetime),
             grant: granted,
             due_at: Mono::NEVER,

@@ -39,7 +39,7 @@ impl<R: RngCore> Server<R> {
         if let Some(own) = route.own {
             return self.relay_to_own(now, route.allocation.0 as u32, own, route.peer, SendOptions::default(), slot);
         }
-        self.relay_to_peer(route.relay_socket, route.peer, SendOptions::default(), len)
+        self.relay_to_peer(route.allocation.0 as u32, route.relay_socket, route.peer, SendOptions::default(), len)
     }
 
     /// A Send indication, of which the slot holds only the data (RFC 8656, 11.2).
@@ -67,7 +67,7 @@ impl<R: RngCore> Server<R> {
         }
         match own {
             Some(own) => self.relay_to_own(now, allocation, own, peer, options, slot),
-            None => self.relay_to_peer(relay_socket, peer, options, slot.payload().len()),
+            None => self.relay_to_peer(allocation, relay_socket, peer, options, slot.payload().len()),
         }
     }
 
@@ -89,15 +89,14 @@ impl<R: RngCore> Server<R> {
         };
         let len = slot.payload().len();
         let Some(target) = self.relays.get(&(own, peer.port())).copied() else {
-            return self.relay_to_peer(relay.socket, self.guard.reachable(peer), options, len);
+            return self.relay_to_peer(allocation, relay.socket, self.guard.reachable(peer), options, len);
         };
         let Some(Role::Relay { allocation: target_allocation, .. }) = self.roles.get(target.index as usize) else {
             return self.dropped(DropReason::PeerForbidden);
         };
         let target_allocation = *target_allocation;
         let from = Pii::new((relay.announced, relay.port).into());
-        self.count_relayed(Leg::Client, Direction::Receive, len);
-        self.count_relayed(Leg::Peer, Direction::Transmit, len);
+        self.count_up(allocation, len);
         self.counters.add(Counter::single(Single::HairpinPackets), 1);
         self.relay_to_client(now, target, from, target_allocation, slot)
     }
@@ -149,8 +148,7 @@ impl<R: RngCore> Server<R> {
         if let Some(header) = slot.payload_mut().first_chunk_mut() {
             channel_data::write_header(header, route.number, length);
         }
-        self.count_relayed(Leg::Peer, Direction::Receive, len);
-        self.count_relayed(Leg::Client, Direction::Transmit, len);
+        self.count_down(allocation, len);
         Disposition::Relay { socket: route.client_socket, to: route.client, options: SendOptions::default() }
     }
 
@@ -194,21 +192,20 @@ impl<R: RngCore> Server<R> {
         if data_indication_header(slot.payload_mut(), *from.expose(), len, TransactionId(transaction)).is_err() {
             return self.dropped(DropReason::TooLong);
         }
-        self.count_relayed(Leg::Peer, Direction::Receive, len);
-        self.count_relayed(Leg::Client, Direction::Transmit, len);
+        self.count_down(allocation, len);
         Disposition::Relay { socket: client_socket, to: client, options: SendOptions::default() }
     }
 
     #[inline]
     fn relay_to_peer(
         &mut self,
+        allocation: u32,
         socket: SocketId,
         to: TransportAddress,
         options: SendOptions,
         len: usize,
     ) -> Disposition {
-        self.count_relayed(Leg::Client, Direction::Receive, len);
-        self.count_relayed(Leg::Peer, Direction::Transmit, len);
+        self.count_up(allocation, len);
         Disposition::Relay { socket, to, options }
     }
 
@@ -218,6 +215,26 @@ impl<R: RngCore> Server<R> {
             Some(allocation) => allocation.claim.packet(now.mono, len),
             None => false,
         }
+    }
+
+    /// Counts a packet from the client to a peer.
+    #[inline]
+    fn count_up(&mut self, allocation: u32, len: usize) {
+        self.count_relayed(Leg::Client, Direction::Receive, len);
+        self.count_relayed(Leg::Peer, Direction::Transmit, len);
+        let traffic = &mut self.traffic[allocation as usize];
+        traffic.packets_from_client += 1;
+        traffic.bytes_from_client += len as u64;
+    }
+
+    /// Counts a packet from a peer to the client.
+    #[inline]
+    fn count_down(&mut self, allocation: u32, len: usize) {
+        self.count_relayed(Leg::Peer, Direction::Receive, len);
+        self.count_relayed(Leg::Client, Direction::Transmit, len);
+        let traffic = &mut self.traffic[allocation as usize];
+        traffic.packets_to_client += 1;
+        traffic.bytes_to_client += len as u64;
     }
 
     #[inline]

@@ -10,10 +10,10 @@ use hashbrown::HashMap;
 use rand_core::RngCore;
 use sluice_base::io::{OpenError, OpenSpec, Opened, SendOptions, Slot};
 use sluice_base::limits::{
-    BINDING_UNKNOWN_MAX, CHANNEL_LIFETIME, PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME, QUESTIONS_PER_CLIENT_MAX,
-    QUESTIONS_PER_WORKER_MAX, RESERVATIONS_MAX, TIMER_GRAIN, VERDICT_DEADLINE,
+    BINDING_UNKNOWN_MAX, CHANNEL_LIFETIME, LISTED_PLACES_MAX, PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME,
+    QUESTIONS_PER_CLIENT_MAX, QUESTIONS_PER_WORKER_MAX, RESERVATIONS_MAX, TIMER_GRAIN, VERDICT_DEADLINE,
 };
-use sluice_base::message::{Envelope, LentPort, Order, ReservationToken, WorkerMessage};
+use sluice_base::message::{AllocationPage, Envelope, LentPort, Order, ReservationToken, Traffic, WorkerMessage};
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_base::stats::{Code, Counter, Counters, DropReason, Method as MethodLabel, Single};
 use sluice_base::wheel::Wheel;
@@ -87,6 +87,8 @@ pub struct Server<R> {
     pub(crate) roles: Vec<Role>,
     pub(crate) clients: HashMap<Client, u32, FixedState>,
     pub(crate) allocations: Vec<Option<Box<Allocation>>>,
+    /// What each has relayed, by the same place: apart, since it is written for every packet.
+    pub(crate) traffic: Vec<Traffic>,
     free: Vec<u32>,
     allocations_made: u32,
     pub(crate) routes: Routes,
@@ -166,6 +168,7 @@ impl<R: RngCore> Server<R> {
             roles: Vec::new(),
             clients: HashMap::with_hasher(clients),
             allocations: Vec::new(),
+            traffic: Vec::new(),
             free: Vec::new(),
             allocations_made: 0,
             routes: Routes::new(routes_seed),
@@ -290,6 +293,22 @@ impl<R: RngCore> Server<R> {
     /// The live allocations.
     pub fn allocations(&self) -> impl Iterator<Item = AllocationId> + '_ {
         self.allocations.iter().flatten().map(|a| a.id)
+    }
+
+    /// The live allocations from place `from` of the table on: at most `most`, of a bounded number of places.
+    pub fn list(&self, now: Mono, from: u32, most: usize) -> AllocationPage {
+        let mut page = AllocationPage::default();
+        let end = (from as usize).saturating_add(LISTED_PLACES_MAX).min(self.allocations.len());
+        for place in from as usize..end {
+            if page.rows.len() == most {
+                page.next = Some(place as u32);
+                return page;
+            }
+            let live = self.allocations[place].as_deref().filter(|allocation| now < allocation.live_until());
+            page.rows.extend(live.map(|allocation| allocation.view(now, self.traffic[place])));
+        }
+        page.next = (end < self.allocations.len()).then_some(end as u32);
+        page
     }
 
     /// Deadlines that wait: their number is bounded by what lives.
@@ -1028,6 +1047,7 @@ impl<R: RngCore> Server<R> {
     pub(crate) fn add_allocation(&mut self, now: Mono, make: impl FnOnce(AllocationId) -> Allocation) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.allocations.push(None);
+            self.traffic.push(Traffic::default());
             (self.allocations.len() - 1) as u32
         });
         self.allocations_made = self.allocations_made.wrapping_add(1);
@@ -1038,6 +1058,7 @@ impl<R: RngCore> Server<R> {
             self.shared.live.set(relay.address, relay.port, true);
             self.set_role(relay.socket, Role::Relay { generation: relay.socket.generation, allocation: slot });
         }
+        self.traffic[slot as usize] = Traffic::default();
         self.allocations[slot as usize] = Some(Box::new(allocation));
         self.watch_allocation(now, slot);
         self.counters.add(Counter::single(Single::AllocationsCreated), 1);

@@ -9,5 +9,5 @@
 mod post;
 mod worker;
 
-pub use post::{Mailbox, Post};
+pub use post::{Answer, Mailbox, Post};
 pub use worker::{Parts, State, Worker};

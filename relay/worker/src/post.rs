@@ -1,21 +1,31 @@
 //! Bounded queues between workers, and from the control plane to a worker.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use sluice_base::io::Waker;
 use sluice_base::limits::WORKER_QUEUE_MAX;
-use sluice_base::message::Envelope;
+use sluice_base::message::{AllocationPage, Envelope};
 
 /// A worker's own end of its queue.
 #[derive(Clone, Debug)]
-pub struct Mailbox(Arc<ArrayQueue<Envelope>>);
+pub struct Mailbox(Arc<ArrayQueue<Mail>>);
 
 /// The other end: whoever has it may write to the worker.
 #[derive(Clone, Debug)]
 pub struct Post {
-    queue: Arc<ArrayQueue<Envelope>>,
+    queue: Arc<ArrayQueue<Mail>>,
     waker: Waker,
+}
+
+/// What is done with an answer, on the worker's thread: it must not wait.
+pub type Answer<T> = Box<dyn FnOnce(T) + Send>;
+
+/// What lies in a queue.
+pub(crate) enum Mail {
+    Envelope(Envelope),
+    List { from: u32, most: usize, answer: Answer<AllocationPage> },
 }
 
 impl Mailbox {
@@ -29,7 +39,7 @@ impl Mailbox {
         Post { queue: self.0.clone(), waker }
     }
 
-    pub(crate) fn take(&self) -> Option<Envelope> {
+    pub(crate) fn take(&self) -> Option<Mail> {
         self.0.pop()
     }
 }
@@ -44,8 +54,27 @@ impl Post {
     /// Writes to the worker and wakes it; false when its queue is full, and the message is lost.
     #[must_use]
     pub fn send(&self, envelope: Envelope) -> bool {
-        let sent = self.queue.push(envelope).is_ok();
+        self.put(Mail::Envelope(envelope))
+    }
+
+    /// Asks for a part of the worker's allocations, from place `from` of its table on; false when its queue is full.
+    #[must_use]
+    pub fn list(&self, from: u32, most: usize, answer: Answer<AllocationPage>) -> bool {
+        self.put(Mail::List { from, most, answer })
+    }
+
+    fn put(&self, mail: Mail) -> bool {
+        let sent = self.queue.push(mail).is_ok();
         self.waker.wake();
         sent
+    }
+}
+
+impl fmt::Debug for Mail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mail::Envelope(envelope) => envelope.fmt(f),
+            Mail::List { from, most, .. } => write!(f, "List {{ from: {from}, most: {most} }}"),
+        }
     }
 }

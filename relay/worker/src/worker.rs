@@ -13,7 +13,7 @@ use sluice_base::{ListenerId, Mono, Now, TransportAddress};
 use sluice_metrics::{LatencyRecorder, WorkerCells};
 use sluice_turn::{Disposition, Output, Server, ServerOptions, Shared};
 
-use crate::post::{Mailbox, Post};
+use crate::post::{Mail, Mailbox, Post};
 
 /// Longest time without a tick: a health check sees a stuck worker by it.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -214,13 +214,18 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
 
     fn mail(&mut self, now: Now) {
         while self.state == State::Running
-            && let Some(envelope) = self.mailbox.take()
+            && let Some(mail) = self.mailbox.take()
         {
-            if envelope == Envelope::Order(Order::Stop) {
-                self.state = State::Stopped;
+            match mail {
+                Mail::Envelope(envelope) => {
+                    if envelope == Envelope::Order(Order::Stop) {
+                        self.state = State::Stopped;
+                    }
+                    self.turn.message(now, envelope);
+                    self.outputs(now);
+                }
+                Mail::List { from, most, answer } => answer(self.turn.list(now.mono, from, most)),
             }
-            self.turn.message(now, envelope);
-            self.outputs(now);
         }
     }
 

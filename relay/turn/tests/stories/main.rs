@@ -12,6 +12,7 @@ mod even_port;
 mod expiry;
 mod guard;
 mod lifetime;
+mod listing;
 mod names;
 mod nonce;
 mod orders;

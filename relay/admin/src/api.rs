@@ -1,0 +1,113 @@
+//! What the control socket says, as JSON. Fields are added; none changes its meaning or goes.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`.
+pub const STATUS: &str = "/v1/status";
+
+/// `GET /v1/allocations`, `GET /v1/allocations?after=CURSOR`.
+pub const ALLOCATIONS: &str = "/v1/allocations";
+
+/// How the relay is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The configuration's file, if there is one.
+    pub config: Option<String>,
+    /// When it started, in seconds since the Unix epoch.
+    pub started_unix_seconds: u64,
+    /// How long it has run.
+    pub uptime_seconds: u64,
+    /// The packet driver.
+    pub driver: String,
+    /// Its workers.
+    pub workers: Vec<Worker>,
+    /// Where clients come. The relay's own addresses.
+    pub listeners: Vec<Listener>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Allocations alive.
+    pub allocations: u64,
+    /// Allocations that may be alive.
+    pub allocations_limit: u32,
+    /// What is wrong; nothing when it is well.
+    pub faults: Vec<String>,
+}
+
+/// One worker.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its number.
+    pub worker: usize,
+    /// The core that it has for itself.
+    pub core: usize,
+    /// How often it has handed over its counters: at least once a second while its loop goes round.
+    pub ticks: u64,
+}
+
+/// One address that clients come to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listener {
+    /// It.
+    pub address: SocketAddr,
+    /// Its realm.
+    pub realm: String,
+}
+
+/// A part of the live allocations, in no order that means anything.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Allocations {
+    /// They.
+    pub allocations: Vec<Allocation>,
+    /// The cursor of the next part, if there is one.
+    pub next: Option<u64>,
+}
+
+/// One allocation. Its pseudonyms last as long as the process, and nobody can turn them back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Allocation {
+    /// Its own pseudonym.
+    pub allocation: String,
+    /// Its user's: the same for all of that user's.
+    pub user: String,
+    /// Its client's address's, without the port.
+    pub client: String,
+    /// Whose user it is.
+    pub tenant: String,
+    /// The worker that has it.
+    pub worker: usize,
+    /// How long it has lived.
+    pub age_seconds: u64,
+    /// How long it lives unless it is refreshed.
+    pub expires_in_seconds: u64,
+    /// Its permissions.
+    pub permissions: u32,
+    /// Its channels.
+    pub channels: u32,
+    /// Families of its relayed addresses: `ipv4`, `ipv6`.
+    pub families: Vec<String>,
+    /// Packets of the client that were relayed.
+    pub packets_from_client: u64,
+    /// Their payload.
+    pub bytes_from_client: u64,
+    /// Packets of peers that were relayed.
+    pub packets_to_client: u64,
+    /// Their payload.
+    pub bytes_to_client: u64,
+}
+
+/// Why a request was not served (RFC 9457).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// What went wrong, in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What to do.
+    pub detail: String,
+}

@@ -1,0 +1,218 @@
+//! The control socket: HTTP for whoever its permissions let in.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::routing::get;
+use axum::{Extension, Router};
+use bytes::Bytes;
+use serde::Serialize;
+use sluice_base::limits;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::api::{self, Problem};
+use crate::http::{self, Answer, Listen};
+
+/// Owner and group may write, which is to connect.
+const MODE: u32 = 0o660;
+
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// What an administrator wants; the control plane answers each.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// How the relay is.
+    Status(Reply<api::Status>),
+    /// A part of the allocations, from a cursor on.
+    Allocations(u64, Reply<api::Allocations>),
+}
+
+/// Who is at the other end, as far as the kernel tells: a user namespace hides it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The user's number.
+    pub uid: Option<u32>,
+}
+
+/// A control socket that is open and does not answer yet. Its file goes with it.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    /// What it is on its disk.
+    made: (u64, u64),
+    router: Router,
+}
+
+/// The control socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// A relay answers there.
+    #[error(
+        "the control socket {0} is another relay's that runs: stop that one, or give this one a path of its own in \
+         [control] socket"
+    )]
+    Live(PathBuf),
+    /// There is something else.
+    #[error("{0} is there already and no socket: remove it, or choose another path in [control] socket")]
+    NoSocket(PathBuf),
+    /// The system's reason.
+    #[error("cannot make the control socket {path}: {error}; its folder must exist and be writable for this process")]
+    Refused {
+        /// The path.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Control {
+    /// Makes the socket at `path` with mode 0660; whose group it has is the process's business. One that a dead
+    /// process has left is replaced.
+    ///
+    /// # Errors
+    /// [`ControlError`], with what to do.
+    pub fn bind(path: &Path, commands: mpsc::Sender<Command>) -> Result<Self, ControlError> {
+        let refused = |error| ControlError::Refused { path: path.to_owned(), error };
+        give_way(path)?;
+        // It appears under its name with its permissions on, whatever the umask is.
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        remove(&new).map_err(refused)?;
+        let listener = UnixListener::bind(&new).map_err(refused)?;
+        let made = std::fs::set_permissions(&new, Permissions::from_mode(MODE))
+            .and_then(|()| std::fs::rename(&new, path))
+            .and_then(|()| identity(path))
+            .inspect_err(|_| drop(std::fs::remove_file(&new)))
+            .map_err(refused)?;
+        let router = Router::new()
+            .route(api::STATUS, get(status))
+            .route(api::ALLOCATIONS, get(allocations))
+            .fallback(not_found)
+            .method_not_allowed_fallback(not_found)
+            .with_state(commands);
+        Ok(Control { listener, path: path.to_owned(), made, router })
+    }
+
+    /// Answers until `stop` is ready.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        http::serve(self, stop).await;
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // A successor may have put its own there by now.
+        if identity(&self.path).is_ok_and(|there| there == self.made) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listen for Control {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn router(&self, stream: &UnixStream) -> Router {
+        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+        self.router.clone().layer(Extension(Caller { uid }))
+    }
+}
+
+/// Removes what a dead process has left at `path`, and nothing else.
+fn give_way(path: &Path) -> Result<(), ControlError> {
+    let refused = |error| ControlError::Refused { path: path.to_owned(), error };
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refused(error)),
+    };
+    if !kind.is_socket() {
+        return Err(ControlError::NoSocket(path.to_owned()));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(ControlError::Live(path.to_owned())),
+        // Nobody listens: the rename takes its place.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn status(State(commands): State<mpsc::Sender<Command>>) -> Answer {
+    ask(&commands, Command::Status).await
+}
+
+async fn allocations(State(commands): State<mpsc::Sender<Command>>, uri: Uri) -> Answer {
+    let after = match uri.query() {
+        None => Some(0),
+        Some(query) => query.strip_prefix("after=").and_then(|cursor| cursor.parse().ok()),
+    };
+    match after {
+        Some(after) => ask(&commands, |reply| Command::Allocations(after, reply)).await,
+        None => {
+            problem(StatusCode::BAD_REQUEST, "no such query", "there is ?after=CURSOR, with `next` of the last page")
+        }
+    }
+}
+
+/// Hands a command to the control plane, and waits for its answer.
+async fn ask<T: Serialize>(commands: &mpsc::Sender<Command>, command: impl FnOnce(Reply<T>) -> Command) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match timeout(limits::CONTROL_ANSWER_TIMEOUT, asked).await {
+        Ok(Some(answer)) => json(StatusCode::OK, JSON, &answer),
+        Ok(None) => problem(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping", "ask again when it has started"),
+        Err(_) => problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the relay did not answer in time",
+            "a worker may be stuck: see `faults` of the status and the log",
+        ),
+    }
+}
+
+async fn not_found() -> Answer {
+    let paths = format!("there is GET {} and {}", api::STATUS, api::ALLOCATIONS);
+    problem(StatusCode::NOT_FOUND, "no such path", &paths)
+}
+
+fn problem(status: StatusCode, title: &str, detail: &str) -> Answer {
+    let problem = Problem { title: title.to_owned(), status: status.as_u16(), detail: detail.to_owned() };
+    json(status, PROBLEM, &problem)
+}
+
+fn json(status: StatusCode, kind: &'static str, value: &impl Serialize) -> Answer {
+    // Plain structs of text and numbers have a form.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, kind)], Bytes::from(body))
+}

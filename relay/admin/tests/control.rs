@@ -1,0 +1,192 @@
+//! The control socket as an administrator, a successor and a stranger see it.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sluice_admin::api::{self, Allocations, Status};
+use sluice_admin::{ClientError, Command, Control, ControlError, Method, call};
+use sluice_base::limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// A folder of a test's own.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sluice-control-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// A socket whose control plane answers.
+fn start(path: &Path) -> Running {
+    let (commands, mut received) = mpsc::channel(limits::CONTROL_COMMANDS_MAX);
+    let control = Control::bind(path, commands).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        while let Some(command) = received.recv().await {
+            match command {
+                Command::Status(reply) => drop(reply.send(status())),
+                Command::Allocations(after, reply) => {
+                    let _ = reply.send(Allocations { allocations: Vec::new(), next: Some(after + 1) });
+                }
+                _ => {}
+            }
+        }
+    });
+    let task = tokio::spawn(control.serve(async move {
+        let _ = stopped.await;
+    }));
+    Running { stop, task }
+}
+
+fn status() -> Status {
+    Status {
+        version: "1".to_owned(),
+        pid: 7,
+        config: None,
+        started_unix_seconds: 1,
+        uptime_seconds: 2,
+        driver: "epoll".to_owned(),
+        workers: vec![api::Worker { worker: 0, core: 0, ticks: 3 }],
+        listeners: vec![api::Listener { address: "127.0.0.1:3478".parse().unwrap(), realm: "r".to_owned() }],
+        metrics: None,
+        allocations: 4,
+        allocations_limit: 5,
+        faults: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn it_is_for_its_owner_and_its_group() {
+    let folder = Folder::new();
+    let _running = start(&folder.socket());
+    let metadata = std::fs::metadata(folder.socket()).unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o660);
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "nothing else is left");
+}
+
+#[tokio::test]
+async fn questions_are_answered() {
+    let folder = Folder::new();
+    let _running = start(&folder.socket());
+    let answer: Status = call(&folder.socket(), Method::GET, api::STATUS).await.unwrap();
+    assert_eq!(answer, status());
+    let page: Allocations = call(&folder.socket(), Method::GET, "/v1/allocations").await.unwrap();
+    assert_eq!(page.next, Some(1));
+    let page: Allocations = call(&folder.socket(), Method::GET, "/v1/allocations?after=41").await.unwrap();
+    assert_eq!(page.next, Some(42));
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_a_problem_with_a_cure() {
+    let folder = Folder::new();
+    let _running = start(&folder.socket());
+    for (method, path, status) in [
+        (Method::GET, "/v1/everything", 404),
+        (Method::POST, api::STATUS, 404),
+        (Method::GET, "/v1/allocations?after=x", 400),
+        (Method::GET, "/v1/allocations?before=1", 400),
+    ] {
+        let refused = call::<Status>(&folder.socket(), method, path).await.unwrap_err();
+        let ClientError::Refused(problem) = refused else { panic!("{path}: {refused}") };
+        assert_eq!(problem.status, status, "{path}");
+        assert!(!problem.detail.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_a_dead_process_left_is_replaced() {
+    let folder = Folder::new();
+    drop(UnixListener::bind(folder.socket()).unwrap());
+    assert!(folder.socket().exists());
+    let dead = call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap_err().to_string();
+    assert!(dead.contains("dead process"), "{dead}");
+    let _running = start(&folder.socket());
+    call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_live_relay_keeps_its_socket() {
+    let folder = Folder::new();
+    let _running = start(&folder.socket());
+    let (commands, _received) = mpsc::channel(1);
+    let error = Control::bind(&folder.socket(), commands).unwrap_err();
+    assert!(matches!(error, ControlError::Live(_)) && error.to_string().contains("[control] socket"), "{error}");
+    call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_not_overwritten() {
+    let folder = Folder::new();
+    std::fs::write(folder.socket(), "precious").unwrap();
+    let (commands, _received) = mpsc::channel(1);
+    let error = Control::bind(&folder.socket(), commands).unwrap_err();
+    assert!(matches!(error, ControlError::NoSocket(_)), "{error}");
+    assert_eq!(std::fs::read_to_string(folder.socket()).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn it_goes_with_the_relay_and_not_with_its_successor() {
+    let folder = Folder::new();
+    let running = start(&folder.socket());
+    running.stop.send(()).unwrap();
+    running.task.await.unwrap();
+    assert!(!folder.socket().exists());
+    let gone = call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap_err().to_string();
+    assert!(gone.contains("--socket"), "{gone}");
+
+    let first = start(&folder.socket());
+    std::fs::remove_file(folder.socket()).unwrap();
+    let _second = start(&folder.socket());
+    first.stop.send(()).unwrap();
+    first.task.await.unwrap();
+    call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_gone_is_told() {
+    let folder = Folder::new();
+    let (commands, received) = mpsc::channel(1);
+    let control = Control::bind(&folder.socket(), commands).unwrap();
+    drop(received);
+    tokio::spawn(control.serve(std::future::pending()));
+    let refused = call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused(problem) if problem.status == 503), "{refused}");
+}
+
+#[tokio::test]
+async fn noise_is_no_request() {
+    let folder = Folder::new();
+    let _running = start(&folder.socket());
+    let mut stream = UnixStream::connect(folder.socket()).await.unwrap();
+    stream.write_all(&[0xff; 64]).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap();
+}

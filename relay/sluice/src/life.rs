@@ -1,0 +1,173 @@
+//! What administrators ask of a running relay, and its answers.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sluice_admin::{Command, Control, Health, Reply, api};
+use sluice_base::Family;
+use sluice_base::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_COMMANDS_MAX, LISTED_ALLOCATIONS_MAX};
+use sluice_base::message::{AllocationPage, AllocationView};
+use sluice_config::{Config, ControlSocket};
+use sluice_metrics::Metrics;
+use sluice_net::os;
+use sluice_turn::{Ledger, Listener};
+use sluice_worker::Post;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::cli::Failure;
+use crate::pseudonym::Pseudonyms;
+
+/// The file in the runtime directory.
+const SOCKET_FILE: &str = "control.sock";
+
+/// What is fixed for the life of the process.
+pub(crate) struct Facts {
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) started_unix_seconds: u64,
+    pub(crate) driver: &'static str,
+    pub(crate) cores: Vec<usize>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) allocations_limit: u32,
+}
+
+/// A running relay.
+pub(crate) struct Life {
+    pub(crate) facts: Facts,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<dyn Health>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) lister: Arc<Lister>,
+}
+
+/// Lists allocations.
+pub(crate) struct Lister {
+    pub(crate) posts: Arc<[Post]>,
+    pub(crate) tenants: Vec<String>,
+    pub(crate) pseudonyms: Pseudonyms,
+}
+
+/// Where the control socket is to be, if anywhere.
+pub(crate) fn socket_path(config: &Config) -> Option<PathBuf> {
+    match &config.control.socket {
+        ControlSocket::None => None,
+        ControlSocket::At(path) => Some(path.clone()),
+        ControlSocket::Auto => runtime_socket(),
+    }
+}
+
+/// The socket in the folder that the service manager has made: the first of $RUNTIME_DIRECTORY.
+pub(crate) fn runtime_socket() -> Option<PathBuf> {
+    let folders = std::env::var("RUNTIME_DIRECTORY").ok()?;
+    let first = folders.split(':').next().filter(|folder| folder.starts_with('/'))?;
+    Some(Path::new(first).join(SOCKET_FILE))
+}
+
+/// The control socket, if there is to be one, and what comes in by it.
+pub(crate) fn control(path: Option<&Path>) -> Result<(Option<Control>, mpsc::Receiver<Command>), Failure> {
+    let (commands, received) = mpsc::channel(CONTROL_COMMANDS_MAX);
+    let control = path.map(|path| Control::bind(path, commands)).transpose();
+    Ok((control.map_err(|error| error.to_string())?, received))
+}
+
+impl Life {
+    /// Serves commands until nobody can send any more; then never returns.
+    pub(crate) async fn serve(&self, commands: &mut mpsc::Receiver<Command>) {
+        while let Some(command) = commands.recv().await {
+            self.command(command);
+        }
+        std::future::pending().await
+    }
+
+    fn command(&self, command: Command) {
+        match command {
+            Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Allocations(after, reply) => {
+                let lister = self.lister.clone();
+                // A worker that does not answer holds up this answer alone.
+                tokio::spawn(async move { lister.list(after, reply).await });
+            }
+            _ => {}
+        }
+    }
+
+    fn status(&self) -> api::Status {
+        let facts = &self.facts;
+        let now = os::now().unix_seconds;
+        let ticks = self.metrics.publications();
+        let worker = |(worker, (core, ticks)): (usize, (&usize, u64))| api::Worker { worker, core: *core, ticks };
+        let listener = |l: &Listener| api::Listener { address: l.address, realm: l.realm.clone() };
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            config: facts.config.as_ref().map(|path| path.display().to_string()),
+            started_unix_seconds: facts.started_unix_seconds,
+            uptime_seconds: now.saturating_sub(facts.started_unix_seconds),
+            driver: facts.driver.to_owned(),
+            workers: facts.cores.iter().zip(ticks).enumerate().map(worker).collect(),
+            listeners: facts.listeners.iter().map(listener).collect(),
+            metrics: facts.metrics,
+            allocations: u64::from(self.ledger.usage().allocations),
+            allocations_limit: facts.allocations_limit,
+            faults: self.health.check().err().iter().flat_map(|why| why.lines().map(str::to_owned)).collect(),
+        }
+    }
+}
+
+impl Lister {
+    async fn list(&self, after: u64, reply: Reply<api::Allocations>) {
+        // Without an answer the asker is told that it has none.
+        if let Ok(Some(list)) = timeout(CONTROL_ANSWER_TIMEOUT, self.collect(after)).await {
+            let _ = reply.send(list);
+        }
+    }
+
+    /// One part of the list: from worker to worker until it is full.
+    async fn collect(&self, after: u64) -> Option<api::Allocations> {
+        let mut list = api::Allocations::default();
+        let (mut worker, mut place) = ((after >> 32) as usize, after as u32);
+        while let Some(post) = self.posts.get(worker) {
+            let room = LISTED_ALLOCATIONS_MAX - list.allocations.len();
+            if room == 0 {
+                list.next = Some((worker as u64) << 32 | u64::from(place));
+                break;
+            }
+            let page = ask(post, place, room).await?;
+            list.allocations.extend(page.rows.iter().map(|view| self.row(worker, view)));
+            (worker, place) = page.next.map_or((worker + 1, 0), |place| (worker, place));
+        }
+        Some(list)
+    }
+
+    fn row(&self, worker: usize, view: &AllocationView) -> api::Allocation {
+        let family = |family: &Family| match family {
+            Family::V4 => "ipv4".to_owned(),
+            Family::V6 => "ipv6".to_owned(),
+        };
+        api::Allocation {
+            allocation: self.pseudonyms.allocation(worker, view),
+            user: self.pseudonyms.user(view),
+            client: self.pseudonyms.client(view),
+            tenant: self.tenants.get(usize::from(view.tenant.0)).cloned().unwrap_or_default(),
+            worker,
+            age_seconds: view.age.as_secs(),
+            expires_in_seconds: view.expires_in.as_secs(),
+            permissions: view.permissions,
+            channels: view.channels,
+            families: view.families.iter().map(family).collect(),
+            packets_from_client: view.traffic.packets_from_client,
+            bytes_from_client: view.traffic.bytes_from_client,
+            packets_to_client: view.traffic.packets_to_client,
+            bytes_to_client: view.traffic.bytes_to_client,
+        }
+    }
+}
+
+/// Asks one worker for a page.
+async fn ask(post: &Post, place: u32, most: usize) -> Option<AllocationPage> {
+    let (answer, answered) = oneshot::channel();
+    let asked = post.list(place, most, Box::new(move |page| drop(answer.send(page))));
+    if asked { answered.await.ok() } else { None }
+}

@@ -1,0 +1,91 @@
+//! Names for people and allocations that mean nothing outside of this process.
+
+use rand_core::{OsRng, TryRngCore};
+use sluice_base::message::AllocationView;
+use sluice_crypto::HmacSha256Key;
+
+use crate::cli::Failure;
+
+/// Bytes of a pseudonym: two of a million are the same once in 40 million times.
+const BYTES: usize = 8;
+
+/// A keyed hash under a key that ends with the process.
+pub(crate) struct Pseudonyms(HmacSha256Key);
+
+impl Pseudonyms {
+    /// With a fresh key.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let mut key = [0; 32];
+        OsRng.try_fill_bytes(&mut key).map_err(|error| format!("the system gave no randomness: {error}"))?;
+        Ok(Pseudonyms(HmacSha256Key::new(&key)))
+    }
+
+    /// Of an allocation of a worker.
+    pub(crate) fn allocation(&self, worker: usize, view: &AllocationView) -> String {
+        self.of(b"allocation", &[&(worker as u64).to_be_bytes(), &view.id.0.to_be_bytes()])
+    }
+
+    /// Of its user: the same name of another tenant is somebody else.
+    pub(crate) fn user(&self, view: &AllocationView) -> String {
+        let mut bytes = view.tenant.0.to_be_bytes().to_vec();
+        view.user.feed(|part| bytes.extend_from_slice(part));
+        self.of(b"user", &[&bytes])
+    }
+
+    /// Of its client's address, whatever the port.
+    pub(crate) fn client(&self, view: &AllocationView) -> String {
+        let mut bytes = Vec::new();
+        view.client.ip().feed(|part| bytes.extend_from_slice(part));
+        self.of(b"client", &[&bytes])
+    }
+
+    /// What is said of one kind says nothing of another.
+    fn of(&self, kind: &[u8], parts: &[&[u8]]) -> String {
+        let mut all = vec![kind, b"\0"];
+        all.extend_from_slice(parts);
+        sluice_crypto::hex_encode(&self.0.sign(&all)[..BYTES])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use sluice_base::message::Traffic;
+    use sluice_base::{AllocationId, Pii, TenantId};
+
+    fn view(user: &str, client: &str, tenant: u16) -> AllocationView {
+        AllocationView {
+            id: AllocationId(7),
+            user: Pii::new(user.as_bytes().into()),
+            client: Pii::new(client.parse().unwrap()),
+            tenant: TenantId(tenant),
+            age: Duration::ZERO,
+            expires_in: Duration::ZERO,
+            permissions: 0,
+            channels: 0,
+            families: Vec::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    #[test]
+    fn the_same_person_has_the_same_name_and_nobody_else() {
+        let names = Pseudonyms::new().unwrap();
+        let one = view("alice", "192.0.2.1:5000", 0);
+        let same = view("alice", "192.0.2.1:6000", 0);
+        assert_eq!(names.user(&one), names.user(&same));
+        assert_eq!(names.client(&one), names.client(&same));
+        assert_ne!(names.user(&one), names.user(&view("alice", "192.0.2.1:5000", 1)));
+        assert_ne!(names.user(&one), names.user(&view("bob", "192.0.2.1:5000", 0)));
+        assert_ne!(names.client(&one), names.client(&view("alice", "192.0.2.2:5000", 0)));
+        assert_ne!(names.allocation(0, &one), names.allocation(1, &one));
+    }
+
+    #[test]
+    fn another_process_names_differently() {
+        let one = view("alice", "192.0.2.1:5000", 0);
+        assert_ne!(Pseudonyms::new().unwrap().user(&one), Pseudonyms::new().unwrap().user(&one));
+    }
+}
