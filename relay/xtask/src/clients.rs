@@ -190,6 +190,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "metrics",
     "prometheus",
     "nat",
+    "firefox",
 ];
 
 /// The relay as its unit runs it.

@@ -10,6 +10,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("turnutils_uclient", "coturn"),
     ("turnserver", "coturn"),
     ("chromium", "chromium"),
+    ("firefox-esr", "firefox-esr"),
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
     ("ip", "iproute2"),

@@ -10,7 +10,7 @@ use crate::turnutils::nothing_lost;
 use crate::{install, netns, server, shell};
 
 /// The groups of this module.
-pub(crate) const GROUPS: &[&str] = &["nat"];
+pub(crate) const GROUPS: &[&str] = &["nat", "firefox"];
 
 /// The relay's name in the report.
 const NAME: &str = "behind-nat";
@@ -18,8 +18,8 @@ const NAME: &str = "behind-nat";
 /// How long turnutils_uclient may take.
 const UCLIENT_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a call may take, with the start of its browsers.
-const CALL_LIMIT: Duration = Duration::from_secs(80);
+/// How long one of the scripts may take, with the start of its browsers.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(80);
 
 /// Frames that each browser has to decode, and in how many seconds.
 const FRAMES: &str = "60";
@@ -69,6 +69,9 @@ pub(crate) fn run(report: &Report, wants: &dyn Fn(&str) -> bool, shown: &mut Str
     if wants("nat") {
         behind_nat(report, &scene);
     }
+    if wants("firefox") {
+        report.test("firefox, relayed candidates only: 60 frames", || scene.firefox());
+    }
     clients::finish(report, scene.subject, shown);
 }
 
@@ -103,7 +106,7 @@ impl Scene {
     /// Two browsers, each of which came to another address of the relay.
     fn call(&self, one: &str, other: &str) -> Result<(), String> {
         let (user, password) = clients::STATIC_USER;
-        let mut command = shell::limited(CALL_LIMIT, &install::python_program().to_string_lossy());
+        let mut command = shell::limited(SCRIPT_LIMIT, &install::python_program().to_string_lossy());
         command.arg(shell::root().join("tests/clients/chromium_call.py"));
         command.args([user, password, FRAMES, FRAME_SECONDS]);
         command.arg(self.end(&self.network.one, one)).arg(self.end(&self.network.other, other));
@@ -116,6 +119,16 @@ impl Scene {
         let (host, relayed) =
             if relay.contains(':') { (format!("[{relay}]"), MAPPED[0].external) } else { (relay.to_owned(), relay) };
         format!("{},turn:{host}:{}?transport=udp,{relayed}", place.file(), self.subject.target.port)
+    }
+
+    /// A browser with both ends of a call.
+    fn firefox(&self) -> Result<(), String> {
+        let (user, password) = clients::STATIC_USER;
+        let mut command = self.network.one.limited(SCRIPT_LIMIT, &install::python_program().to_string_lossy());
+        command.arg(shell::root().join("tests/clients/firefox_relay.py"));
+        command.arg(format!("turn:{}:{}?transport=udp", MAPPED[0].external, self.subject.target.port));
+        command.args([user, password, FRAMES, FRAME_SECONDS]);
+        shell::capture(command.env("HOME", clients::home()?))?.ok("firefox_relay.py").map(drop)
     }
 
     /// The router, which would not send it back, saw none of it; and there was something.
