@@ -222,3 +222,15 @@ pub const LISTED_ALLOCATIONS_MAX: usize = 256;
 
 /// Places of its table that a worker looks at for one page of a list: 20 us between two packets.
 pub const LISTED_PLACES_MAX: usize = 1024;
+
+/// Packets of one probe: the moment of each is kept until its echo is back.
+pub const PROBE_PACKETS_MAX: u32 = 100_000;
+
+/// The fewest bytes of a packet of a probe: its mark and its number.
+pub const PROBE_BYTES_MIN: u16 = 16;
+
+/// Bytes of a packet of a probe: what fits an Ethernet frame through a Send indication over IPv6 (1500 - 48 - 48).
+pub const PROBE_BYTES_MAX: u16 = 1404;
+
+/// Longest that a probe waits between two packets, or for an answer: whoever looks on would think that it hangs.
+pub const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);

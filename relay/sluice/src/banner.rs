@@ -80,7 +80,9 @@ pub(crate) fn development(listeners: &[Listener], credentials: &Credentials, pri
          A browser:\n  new RTCPeerConnection({{iceTransportPolicy: \"relay\", iceServers: [\n    \
          {{urls: \"turn:{at}?transport=udp\", username: \"{user}\", credential: \"{password}\"}}]}})\n\n\
          coturn's client, through two allocations that talk to each other:\n  \
-         turnutils_uclient -y -u {user} -w {password} -p {} {}\n",
+         turnutils_uclient -y -u {user} -w {password} -p {} {}\n\n\
+         Whether it serves, and how fast:\n  \
+         sluice probe turn:{at} -u {user} -w {password}\n",
         at.port(),
         at.ip()
     );

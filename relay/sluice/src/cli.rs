@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice_config::Config;
 
 use crate::ask::AskArgs;
-use crate::banner;
+use crate::{banner, probe};
 
 /// What goes wrong, in words for whoever started the relay.
 pub(crate) type Failure = String;
@@ -40,6 +40,8 @@ pub(crate) enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Asks a relay for its service from outside, and says whether it serves. The exit status is 0 only when it does.
+    Probe(probe::ProbeArgs),
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ mod development;
 mod driver;
 mod dropin;
 mod life;
+mod probe;
 mod pseudonym;
 mod run;
 mod wiring;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some(Command::Status(args)) => ask::status(args),
         Some(Command::Allocations(args)) => ask::allocations(args),
         Some(Command::SystemdDropin { config }) => dropin::print(config),
+        Some(Command::Probe(args)) => probe::run(args),
         None => run::run(&cli.run),
     };
     match done {

@@ -66,10 +66,13 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sha1", &["sluice-crypto"]),
     ("sha2", &["sluice-crypto"]),
     ("socket2", &["sluice-net", "sluice-loadgen"]),
+    ("stun", &["sluice"]),
     ("subtle", &["sluice-crypto"]),
     ("toml", &["sluice-config"]),
     ("tokio", &["sluice-admin", "sluice"]),
     ("tracing-subscriber", &["sluice"]),
+    ("turn", &["sluice"]),
+    ("webrtc-util", &["sluice"]),
 ];
 
 /// An edge that the table does not have.

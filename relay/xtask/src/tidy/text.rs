@@ -34,6 +34,7 @@ const EXPOSERS: &[(&str, &str)] = &[
     ("relay/turn/src/reply.rs", "a client's address is written into its answer"),
     ("relay/turn/src/harness/", "its model of a relay compares addresses"),
     ("relay/sluice/src/banner.rs", "a development start prints the credentials that it made"),
+    ("relay/sluice/src/probe", "a client has to be told whom to ask and by which name and password"),
     ("relay/sluice/src/wiring.rs", "secrets go from the configuration to the machine"),
     ("relay/sim/src/", "its network has to be told where to send"),
     ("benches/loadgen/src/", "its sockets have to be told where to send"),
