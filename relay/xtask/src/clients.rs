@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, install, netns, outside, personal, prometheus, shell, turnutils};
+use crate::{as_unit, install, netns, outside, personal, probe, prometheus, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -98,7 +98,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// The port of the peers.
     pub(crate) peer_port: u16,
-    is_reference: bool,
+    /// Whether it is coturn.
+    pub(crate) is_reference: bool,
 }
 
 /// A server that clients are sent to.
@@ -182,6 +183,7 @@ impl Target {
 pub(crate) const GROUPS: &[&str] = &[
     "quickstart",
     "turnutils",
+    "probe",
     "as-unit",
     "io-disable",
     "aioice",
@@ -217,10 +219,15 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
         report.test("quickstart: no password where nobody looks", unseen_quickstart);
     }
     let main = start(report, "io_uring", "driver = \"io_uring\"", peers.port);
-    let epoll = if wants("turnutils") { start(report, "epoll", "driver = \"epoll\"", peers.port) } else { None };
+    let both = wants("turnutils") || wants("probe");
+    let epoll = if both { start(report, "epoll", "driver = \"epoll\"", peers.port) } else { None };
     let all: Vec<&Target> = main.iter().chain(&epoll).map(|subject| &subject.target).collect();
     if let Some(main) = &main {
         run_on(report, main, &all, &wants);
+    }
+    if wants("probe") {
+        probe::run_alone(report);
+        probe_reference(report, peers.port);
     }
     let mut shown = String::new();
     for subject in main.into_iter().chain(epoll) {
@@ -252,6 +259,9 @@ fn run_on(report: &Report, main: &Subject, all: &[&Target], wants: &dyn Fn(&str)
     if wants("turnutils") {
         turnutils::run_all(report, all);
     }
+    if wants("probe") {
+        probe::run(report, all);
+    }
     if wants("aioice") {
         report.test("aioice, both ends relayed: 200 of 200", || aioice(&main.target));
     }
@@ -282,6 +292,18 @@ fn start(report: &Report, name: &str, io_lines: &str, peer_port: u16) -> Option<
         Ok(())
     });
     subject
+}
+
+/// The probe of a relay that is not ours: it must not be right only about our own.
+fn probe_reference(report: &Report, peer_port: u16) {
+    let mut reference = None;
+    report.test("coturn: starts and answers", || {
+        reference = Some(Subject::start_reference(peer_port)?);
+        Ok(())
+    });
+    if let Some(subject) = &reference {
+        probe::run(report, &[&subject.target]);
+    }
 }
 
 /// Stops a server, and keeps all that it has shown.
@@ -375,7 +397,16 @@ fn quickstart(peers: &Peers) -> Result<(), String> {
     let found = server.output();
     let without_own_line: String = found.lines().filter(|l| !l.contains("turnutils_uclient")).collect();
     personal::none_in(&without_own_line)?;
+    printed_probe(&said)?;
     server.stop()
+}
+
+/// The same of the line for `sluice probe`.
+fn printed_probe(said: &str) -> Result<(), String> {
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("sluice ").filter(|l| l.starts_with("probe ")));
+    let line = line.ok_or_else(|| format!("it prints no line for the probe:\n{}", shell::tail(said, 30)))?;
+    let mut command = shell::limited(SCRIPT_LIMIT, &relay_program().to_string_lossy());
+    shell::capture(command.args(line.split_whitespace()))?.ok("the probe as printed").map(drop)
 }
 
 /// Without a terminal and unasked, a start does not put its password into what may be a journal.

@@ -11,6 +11,7 @@ mod netns;
 mod nightly;
 mod outside;
 mod personal;
+mod probe;
 mod prometheus;
 mod report;
 mod server;
