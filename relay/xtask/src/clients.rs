@@ -193,6 +193,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "prometheus",
     "nat",
     "firefox",
+    "gstreamer",
 ];
 
 /// The relay as its unit runs it.

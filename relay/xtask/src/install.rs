@@ -30,10 +30,32 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// Debian's interpreter: one that stands before it on the path may be of a version without wheels.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// Python's own part of a virtual environment, which Debian ships apart.
 const VENV_PROBE: &str = "import ensurepip, venv";
+
+/// GStreamer's elements and their bindings for Python, which are no programs.
+const GSTREAMER_PROBE: &str = r#"
+import gi
+for part in ("Gst", "GstSdp", "GstWebRTC"):
+    gi.require_version(part, "1.0")
+from gi.repository import Gst
+Gst.init(None)
+for element in ("webrtcbin", "nicesrc", "dtlsenc", "srtpenc", "vp8enc", "rtpvp8pay", "videotestsrc", "decodebin"):
+    assert Gst.ElementFactory.find(element), element
+"#;
+
+/// Debian's packages of these.
+const GSTREAMER: &[&str] = &[
+    "gir1.2-gst-plugins-bad-1.0",
+    "gir1.2-gst-plugins-base-1.0",
+    "gstreamer1.0-nice",
+    "gstreamer1.0-plugins-bad",
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    "python3-gi",
+];
 
 /// Installs what is missing; what is there stays as it is.
 pub(crate) fn all() -> Result<(), String> {
@@ -58,8 +80,11 @@ fn environment() -> PathBuf {
 fn debian() -> Result<(), String> {
     let mut missing: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !shell::has_program(program)).map(|(_, package)| *package).collect();
-    if !has_venv() {
+    if !python_runs(VENV_PROBE) {
         missing.extend(["python3", "python3-venv"]);
+    }
+    if !python_runs(GSTREAMER_PROBE) {
+        missing.extend(GSTREAMER);
     }
     missing.sort_unstable();
     missing.dedup();
@@ -78,8 +103,8 @@ fn debian() -> Result<(), String> {
     absent.map_or(Ok(()), |(program, package)| Err(format!("{package} is installed, and brought no {program}")))
 }
 
-fn has_venv() -> bool {
-    shell::capture(Command::new(PYTHON).args(["-c", VENV_PROBE])).is_ok_and(|ran| ran.code == Some(0))
+fn python_runs(probe: &str) -> bool {
+    shell::capture(Command::new(PYTHON).args(["-c", probe])).is_ok_and(|ran| ran.code == Some(0))
 }
 
 fn apt_get() -> Command {

@@ -10,7 +10,7 @@ use crate::turnutils::nothing_lost;
 use crate::{install, netns, server, shell};
 
 /// The groups of this module.
-pub(crate) const GROUPS: &[&str] = &["nat", "firefox"];
+pub(crate) const GROUPS: &[&str] = &["nat", "firefox", "gstreamer"];
 
 /// The relay's name in the report.
 const NAME: &str = "behind-nat";
@@ -72,6 +72,9 @@ pub(crate) fn run(report: &Report, wants: &dyn Fn(&str) -> bool, shown: &mut Str
     if wants("firefox") {
         report.test("firefox, relayed candidates only: 60 frames", || scene.firefox());
     }
+    if wants("gstreamer") {
+        report.test("gstreamer, relayed candidates only: 60 frames", || scene.gstreamer());
+    }
     clients::finish(report, scene.subject, shown);
 }
 
@@ -129,6 +132,16 @@ impl Scene {
         command.arg(format!("turn:{}:{}?transport=udp", MAPPED[0].external, self.subject.target.port));
         command.args([user, password, FRAMES, FRAME_SECONDS]);
         shell::capture(command.env("HOME", clients::home()?))?.ok("firefox_relay.py").map(drop)
+    }
+
+    /// Both ends of a call in one pipeline.
+    fn gstreamer(&self) -> Result<(), String> {
+        let (user, password) = clients::STATIC_USER;
+        let relay = MAPPED[1].external;
+        let mut command = self.network.other.limited(SCRIPT_LIMIT, install::PYTHON);
+        command.arg(shell::root().join("tests/clients/gstreamer_relay.py"));
+        command.args([relay, &self.subject.target.port.to_string(), user, password, relay, FRAMES, FRAME_SECONDS]);
+        shell::capture(command.env("HOME", clients::home()?))?.ok("gstreamer_relay.py").map(drop)
     }
 
     /// The router, which would not send it back, saw none of it; and there was something.
