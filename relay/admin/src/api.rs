@@ -10,6 +10,9 @@ pub const STATUS: &str = "/v1/status";
 /// `GET /v1/allocations`, `GET /v1/allocations?after=CURSOR`.
 pub const ALLOCATIONS: &str = "/v1/allocations";
 
+/// `POST /v1/drain`.
+pub const DRAIN: &str = "/v1/drain";
+
 /// How the relay is.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -35,8 +38,21 @@ pub struct Status {
     pub allocations: u64,
     /// Allocations that may be alive.
     pub allocations_limit: u32,
+    /// The end that is under way, if it is.
+    pub draining: Option<Draining>,
     /// What is wrong; nothing when it is well.
     pub faults: Vec<String>,
+}
+
+/// An end under way: nobody new is let in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Draining {
+    /// Allocations that still go on.
+    pub allocations: u64,
+    /// How long it has been under way.
+    pub since_seconds: u64,
+    /// How long they may go on.
+    pub deadline_in_seconds: u64,
 }
 
 /// One worker.

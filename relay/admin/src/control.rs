@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use serde::Serialize;
@@ -36,6 +36,8 @@ pub enum Command {
     Status(Reply<api::Status>),
     /// A part of the allocations, from a cursor on.
     Allocations(u64, Reply<api::Allocations>),
+    /// Let nobody new in, and end when nobody is left. Asked again it says how far it is.
+    Drain(Caller, Reply<api::Draining>),
 }
 
 /// Who is at the other end, as far as the kernel tells: a user namespace hides it.
@@ -102,6 +104,7 @@ impl Control {
         let router = Router::new()
             .route(api::STATUS, get(status))
             .route(api::ALLOCATIONS, get(allocations))
+            .route(api::DRAIN, post(drain))
             .fallback(not_found)
             .method_not_allowed_fallback(not_found)
             .with_state(commands);
@@ -183,6 +186,10 @@ async fn allocations(State(commands): State<mpsc::Sender<Command>>, uri: Uri) ->
     }
 }
 
+async fn drain(State(commands): State<mpsc::Sender<Command>>, Extension(caller): Extension<Caller>) -> Answer {
+    ask(&commands, |reply| Command::Drain(caller, reply)).await
+}
+
 /// Hands a command to the control plane, and waits for its answer.
 async fn ask<T: Serialize>(commands: &mpsc::Sender<Command>, command: impl FnOnce(Reply<T>) -> Command) -> Answer {
     let (reply, answer) = oneshot::channel();
@@ -202,7 +209,7 @@ async fn ask<T: Serialize>(commands: &mpsc::Sender<Command>, command: impl FnOnc
 }
 
 async fn not_found() -> Answer {
-    let paths = format!("there is GET {} and {}", api::STATUS, api::ALLOCATIONS);
+    let paths = format!("there is GET {} and {}, and POST {}", api::STATUS, api::ALLOCATIONS, api::DRAIN);
     problem(StatusCode::NOT_FOUND, "no such path", &paths)
 }
 

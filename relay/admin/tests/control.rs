@@ -1,11 +1,11 @@
 //! The control socket as an administrator, a successor and a stranger see it.
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sluice_admin::api::{self, Allocations, Status};
+use sluice_admin::api::{self, Allocations, Draining, Status};
 use sluice_admin::{ClientError, Command, Control, ControlError, Method, call};
 use sluice_base::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,6 +53,11 @@ fn start(path: &Path) -> Running {
                 Command::Allocations(after, reply) => {
                     let _ = reply.send(Allocations { allocations: Vec::new(), next: Some(after + 1) });
                 }
+                Command::Drain(caller, reply) => {
+                    let own = std::fs::metadata("/proc/self").unwrap().uid();
+                    assert_eq!(caller.uid, Some(own));
+                    let _ = reply.send(Draining { allocations: 1, since_seconds: 2, deadline_in_seconds: 3 });
+                }
                 _ => {}
             }
         }
@@ -76,6 +81,7 @@ fn status() -> Status {
         metrics: None,
         allocations: 4,
         allocations_limit: 5,
+        draining: None,
         faults: Vec::new(),
     }
 }
@@ -100,6 +106,8 @@ async fn questions_are_answered() {
     assert_eq!(page.next, Some(1));
     let page: Allocations = call(&folder.socket(), Method::GET, "/v1/allocations?after=41").await.unwrap();
     assert_eq!(page.next, Some(42));
+    let draining: Draining = call(&folder.socket(), Method::POST, api::DRAIN).await.unwrap();
+    assert_eq!(draining.deadline_in_seconds, 3);
 }
 
 #[tokio::test]
@@ -109,6 +117,7 @@ async fn what_is_not_served_is_a_problem_with_a_cure() {
     for (method, path, status) in [
         (Method::GET, "/v1/everything", 404),
         (Method::POST, api::STATUS, 404),
+        (Method::GET, api::DRAIN, 404),
         (Method::GET, "/v1/allocations?after=x", 400),
         (Method::GET, "/v1/allocations?before=1", 400),
     ] {

@@ -234,3 +234,10 @@ pub const PROBE_BYTES_MAX: u16 = 1404;
 
 /// Longest that a probe waits between two packets, or for an answer: whoever looks on would think that it hangs.
 pub const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long a drain lasts unless the configuration says otherwise: most calls end, and whoever waits for a restart does
+/// not take it for hung.
+pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
+
+/// Longest drain that can be configured: the longest call that anybody plans for.
+pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);

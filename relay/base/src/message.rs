@@ -1,5 +1,6 @@
 //! What planes and workers say to each other, over bounded queues and nothing else.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::address::Family;
@@ -55,8 +56,29 @@ pub struct LentPort {
 pub enum Order {
     /// End an allocation now; its next packet is dropped.
     End(AllocationId),
+    /// Drain: no new allocations from now on; those that there are go on.
+    Drain(Alternates),
     /// Stop: free every allocation, close every socket, leave the loop.
     Stop,
+}
+
+/// Where whoever comes while the relay drains is sent, by family. Other relays of the operator's: not personal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Alternates {
+    /// Who came over IPv4.
+    pub v4: Option<SocketAddr>,
+    /// Who came over IPv6.
+    pub v6: Option<SocketAddr>,
+}
+
+impl Alternates {
+    /// That of a family: the address must be of the family of the request's source (RFC 8489, 14.15).
+    pub const fn of(&self, family: Family) -> Option<SocketAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
 }
 
 /// All that can be put into a worker's queue.

@@ -110,6 +110,8 @@ labels! {
     Code {
         /// Success.
         Ok = "200",
+        /// Try Alternate.
+        TryAlternate = "300",
         /// Bad Request.
         BadRequest = "400",
         /// Unauthenticated.
@@ -142,6 +144,7 @@ impl Code {
     pub const fn number(self) -> u16 {
         match self {
             Code::Ok => 200,
+            Code::TryAlternate => 300,
             Code::BadRequest => 400,
             Code::Unauthenticated => 401,
             Code::Forbidden => 403,

@@ -19,6 +19,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sluice_base::message::Alternates;
 use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 
 pub use error::{ConfigError, Problem};
@@ -47,6 +48,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The socket of administrators.
     pub control: Control,
+    /// How the relay ends.
+    pub drain: Drain,
     /// Tenants, in the order of their [`TenantId`]s.
     pub tenants: Vec<Tenant>,
     /// What works and should still be changed, in words for an operator.
@@ -102,6 +105,7 @@ impl Default for Config {
             io: Io::default(),
             metrics: Metrics::default(),
             control: Control::default(),
+            drain: Drain::default(),
             tenants: Vec::new(),
             warnings: Vec::new(),
         }
@@ -294,6 +298,21 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Metrics { listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9641)), allow_plaintext: false }
+    }
+}
+
+/// `[drain]`: how the relay ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drain {
+    /// How long allocations may go on after SIGTERM; zero: they end at once.
+    pub deadline: Duration,
+    /// Where new clients are sent meanwhile.
+    pub alternates: Alternates,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain { deadline: limits::DRAIN_DEADLINE_DEFAULT, alternates: Alternates::default() }
     }
 }
 

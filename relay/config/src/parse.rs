@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use sluice_base::message::Alternates;
 use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 use toml::de::{DeTable, DeValue};
 
@@ -15,7 +16,7 @@ use crate::error::{Problem, place, shown};
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
 use crate::{
-    Config, Control, ControlSocket, Driver, Guard, Io, Limits, Listen, Metrics, Quota, Range, Relay, Tenant,
+    Config, Control, ControlSocket, Drain, Driver, Guard, Io, Limits, Listen, Metrics, Quota, Range, Relay, Tenant,
     TenantLimits, Turn, User,
 };
 
@@ -31,14 +32,27 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("io", IO),
     ("metrics", METRICS),
     ("control", CONTROL),
+    ("drain", DRAIN),
     ("tenant", TENANT),
     ("tenant.secrets", SECRET),
     ("tenant.user", USER),
     ("tenant.limits", TENANT_LIMITS),
 ];
 
-const ROOT: &[&str] =
-    &["workers", "listen", "relay", "relay_ports", "turn", "guard", "limits", "io", "metrics", "control", "tenant"];
+const ROOT: &[&str] = &[
+    "workers",
+    "listen",
+    "relay",
+    "relay_ports",
+    "turn",
+    "guard",
+    "limits",
+    "io",
+    "metrics",
+    "control",
+    "drain",
+    "tenant",
+];
 const LISTEN: &[&str] = &["address", "realm", "tenant"];
 const RELAY: &[&str] = &["address", "external_address"];
 const RELAY_PORTS: &[&str] = &["min", "max"];
@@ -69,6 +83,7 @@ const LIMITS: &[&str] = &[
 const IO: &[&str] = &["driver", "disable", "receive_buffer_bytes", "send_buffer_bytes", "slots"];
 const METRICS: &[&str] = &["listen", "allow_plaintext"];
 const CONTROL: &[&str] = &["socket"];
+const DRAIN: &[&str] = &["deadline_seconds", "alternates"];
 const TENANT: &[&str] = &["name", "secrets", "user", "limits"];
 const SECRET: &[&str] = &["file", "credential", "value"];
 const USER: &[&str] = &["name", "password", "password_file"];
@@ -161,6 +176,7 @@ impl<'t> Reader<'t, '_> {
             io: self.io(root),
             metrics: self.metrics(root),
             control: self.control(root),
+            drain: self.drain(root),
             tenants,
             warnings: Vec::new(),
         }
@@ -517,6 +533,35 @@ impl<'t> Reader<'t, '_> {
             path => ControlSocket::At(self.socket_path(&item, path)),
         });
         Control { socket: socket.unwrap_or_default() }
+    }
+
+    fn drain(&mut self, root: &Section<'t>) -> Drain {
+        let default = Drain::default();
+        let Some(section) = self.walk.child(root, "drain", DRAIN) else {
+            return default;
+        };
+        let longest = limits::DRAIN_DEADLINE_MAX.as_secs();
+        let deadline = self.walk.number(&section, "deadline_seconds", 0..=longest);
+        let mut alternates = Alternates::default();
+        for item in self.walk.strings(&section, "alternates") {
+            self.alternate(&item, &mut alternates);
+        }
+        Drain { deadline: deadline.map_or(default.deadline, Duration::from_secs), alternates }
+    }
+
+    /// Another relay's address, one of each family.
+    fn alternate(&mut self, item: &Item<&str>, alternates: &mut Alternates) -> Option<()> {
+        let address: SocketAddr =
+            self.parsed(item, "an IP address and a port of another relay, such as 203.0.113.6:3478")?;
+        if address.port() == 0 {
+            self.walk.wrong(item, "port 0 cannot be told to clients: write a port from 1 to 65535, usually 3478");
+        }
+        self.concrete(&item.with(address.ip()))?;
+        let of_family = if address.is_ipv4() { &mut alternates.v4 } else { &mut alternates.v6 };
+        if of_family.replace(address).is_some() {
+            self.walk.wrong(item, "is the second of its family: clients are sent to one, choose it");
+        }
+        Some(())
     }
 
     fn socket_path(&mut self, item: &Item<&str>, path: &str) -> PathBuf {

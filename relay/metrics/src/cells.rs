@@ -1,6 +1,6 @@
 //! What one worker publishes: plain atomics that only it writes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use sluice_base::io::IoStats;
@@ -8,6 +8,23 @@ use sluice_base::stats::{Counter, Counters};
 
 /// Numbers in an [`IoStats`].
 const IO: usize = 12;
+
+/// What the control plane says of the whole process.
+#[derive(Debug, Default)]
+pub struct ProcessCells {
+    draining: AtomicBool,
+}
+
+impl ProcessCells {
+    /// The relay lets nobody new in.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn draining(&self) -> f64 {
+        f64::from(u8::from(self.draining.load(Ordering::Relaxed)))
+    }
+}
 
 /// The published counters of one worker. One writer, any number of readers.
 #[derive(Debug)]

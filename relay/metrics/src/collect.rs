@@ -9,7 +9,7 @@ use sluice_base::stats::{Code, Counter, Direction, DropReason, Leg, Method, Sing
 
 use crate::BuildInfo;
 use crate::busy::Busy;
-use crate::cells::WorkerCells;
+use crate::cells::{ProcessCells, WorkerCells};
 use crate::family::{DRIVER_DROPS, FAMILIES, Family, IoField, Kind, LATENCY_BOUNDS, Source};
 use crate::latency::{Batch, LatencyReader};
 
@@ -18,6 +18,7 @@ pub(crate) struct Collector {
     descriptions: Vec<Desc>,
     workers: Vec<Arc<WorkerCells>>,
     readers: Vec<LatencyReader>,
+    process: Arc<ProcessCells>,
     build: BuildInfo,
     kept: Mutex<Kept>,
 }
@@ -35,6 +36,7 @@ impl Collector {
     pub(crate) fn new(
         workers: Vec<Arc<WorkerCells>>,
         readers: Vec<LatencyReader>,
+        process: Arc<ProcessCells>,
         build: BuildInfo,
     ) -> Result<Self, prometheus::Error> {
         let describe = |f: &Family| {
@@ -43,7 +45,7 @@ impl Collector {
         };
         let kept = Kept { latency: Batch::new(), busy: vec![Busy::new(Instant::now()); workers.len()] };
         let descriptions = FAMILIES.iter().map(describe).collect::<Result<_, _>>()?;
-        Ok(Collector { descriptions, workers, readers, build, kept: Mutex::new(kept) })
+        Ok(Collector { descriptions, workers, readers, process, build, kept: Mutex::new(kept) })
     }
 
     fn samples(&self, source: Source, kept: &mut Kept) -> Vec<Sample> {
@@ -52,6 +54,7 @@ impl Collector {
             Source::StartTime => one(self.build.start_unix_seconds as f64),
             Source::Workers => one(self.workers.len() as f64),
             Source::AllocationsLimit => one(self.build.allocations_limit.into()),
+            Source::Process(field) => one(field(&self.process)),
             Source::Single(single) => one(self.sum(Counter::single(single)) as f64),
             Source::Requests => self.requests(),
             Source::Packets => self.by_leg(Counter::packets),

@@ -3,6 +3,8 @@
 use sluice_base::io::IoStats;
 use sluice_base::stats::Single;
 
+use crate::cells::ProcessCells;
+
 /// A family of metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
@@ -73,6 +75,9 @@ impl Unit {
 /// A number of a driver.
 pub type IoField = fn(&IoStats) -> u64;
 
+/// A number of the whole process.
+pub type ProcessField = fn(&ProcessCells) -> f64;
+
 /// Where the numbers of a family come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
@@ -84,6 +89,8 @@ pub enum Source {
     Workers,
     /// How many allocations may be alive.
     AllocationsLimit,
+    /// A number that the control plane keeps.
+    Process(ProcessField),
     /// A single counter or gauge of the TURN machine, summed over workers.
     Single(Single),
     /// Requests by method and code.
@@ -164,6 +171,13 @@ pub const FAMILIES: &[Family] = &[
         "When the process started, in seconds since the Unix epoch.",
     ),
     family("sluice_workers", GAUGE, &[], Source::Workers, "Workers of this process."),
+    family(
+        "sluice_draining",
+        GAUGE,
+        &[],
+        Source::Process(|process| process.draining()),
+        "1 while the relay lets nobody new in and waits for its allocations to end, else 0.",
+    ),
     family("sluice_turn_allocations", GAUGE, &[], Source::Single(Single::Allocations), "Allocations alive."),
     family(
         "sluice_turn_allocations_limit",

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::{Registry, TextEncoder};
 use sluice_base::WorkerId;
 
-pub use cells::WorkerCells;
+pub use cells::{ProcessCells, WorkerCells};
 pub use document::documentation;
-pub use family::{FAMILIES, Family, IoField, Kind, Source, Unit};
+pub use family::{FAMILIES, Family, IoField, Kind, ProcessField, Source, Unit};
 pub use latency::LatencyRecorder;
 
 use collect::Collector;
@@ -45,6 +45,7 @@ pub struct BuildInfo {
 pub struct Metrics {
     registry: Registry,
     workers: Vec<Worker>,
+    process: Arc<ProcessCells>,
 }
 
 /// What one worker publishes, seen from the scrape.
@@ -62,10 +63,11 @@ impl Metrics {
     pub fn new(workers: usize, build: BuildInfo) -> Result<Self, prometheus::Error> {
         let cells: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCells::default())).collect();
         let (recorders, readers): (Vec<_>, Vec<LatencyReader>) = (0..workers).map(|_| latency::pair()).unzip();
+        let process = Arc::new(ProcessCells::default());
         let registry = Registry::new();
-        registry.register(Box::new(Collector::new(cells.clone(), readers, build)?))?;
+        registry.register(Box::new(Collector::new(cells.clone(), readers, process.clone(), build)?))?;
         let join = |(cells, recorder)| Worker { cells, recorder: Mutex::new(Some(recorder)) };
-        Ok(Metrics { registry, workers: cells.into_iter().zip(recorders).map(join).collect() })
+        Ok(Metrics { registry, workers: cells.into_iter().zip(recorders).map(join).collect(), process })
     }
 
     /// The cells and the recorder of one worker; `None` for a worker that does not exist or has them already:
@@ -74,6 +76,11 @@ impl Metrics {
         let worker = self.workers.get(usize::from(worker.0))?;
         let recorder = worker.recorder.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         Some((worker.cells.clone(), recorder))
+    }
+
+    /// What the control plane writes.
+    pub fn process(&self) -> &ProcessCells {
+        &self.process
     }
 
     /// How often each worker has published: what a health check watches advance.

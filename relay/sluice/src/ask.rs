@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sluice_admin::api::{self, Allocation, Allocations, Status};
+use sluice_admin::api::{self, Allocation, Allocations, Draining, Status};
 use sluice_admin::{Method, call};
 
 use crate::banner;
@@ -68,6 +68,21 @@ pub(crate) fn allocations(args: &AskArgs) -> Result<(), Failure> {
     args.print(&all, |all| allocations_text(&all.allocations))
 }
 
+/// `sluice drain`: begins it, and does not wait for its end.
+pub(crate) fn drain(args: &AskArgs) -> Result<(), Failure> {
+    let draining: Draining = args.call(Method::POST, api::DRAIN)?;
+    args.print(&draining, |draining| draining_text(draining) + "\n")
+}
+
+fn draining_text(draining: &Draining) -> String {
+    let s = if draining.allocations == 1 { "" } else { "s" };
+    format!(
+        "draining: nobody new is let in; {} allocation{s} may go on for {}",
+        draining.allocations,
+        time(draining.deadline_in_seconds)
+    )
+}
+
 fn status_text(status: &Status) -> String {
     let mut text = format!("sluice {}, process {}", status.version, status.pid);
     text += &format!(", up {}\n\n", time(status.uptime_seconds));
@@ -81,6 +96,9 @@ fn status_text(status: &Status) -> String {
     }
     line("metrics", &status.metrics.map_or("not served".to_owned(), |address| format!("http://{address}/metrics")));
     line("allocations", &format!("{} of {}", status.allocations, status.allocations_limit));
+    if let Some(draining) = &status.draining {
+        line("state", &draining_text(draining));
+    }
     for fault in &status.faults {
         line("fault", fault);
     }

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status(AskArgs),
     /// Lists the allocations of the running relay, without anybody's address or name.
     Allocations(AskArgs),
+    /// Has the running relay let nobody new in, and end when its allocations have ended.
+    Drain(AskArgs),
     /// Prints the drop-in that systemd's unit needs for a configuration on this machine.
     SystemdDropin {
         /// The configuration file.

@@ -1,10 +1,11 @@
 //! What runs when nothing is configured: a relay on loopback with a generated secret.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use rand_core::{OsRng, TryRngCore};
 use sluice_base::{AddressClass, Secret, TenantId};
-use sluice_config::{Config, Guard, Limits, Listen, Metrics, Tenant, TenantLimits};
+use sluice_config::{Config, Drain, Guard, Limits, Listen, Metrics, Tenant, TenantLimits};
 
 use crate::cli::{Failure, RunArgs};
 
@@ -44,6 +45,8 @@ pub(crate) fn start(args: &RunArgs, local: &[IpAddr], unix_seconds: u64) -> Resu
             users: Vec::new(),
             limits: TenantLimits { tenant: limits.tenant, user: limits.user },
         }],
+        // Whoever tries it out does not wait for what he tried out.
+        drain: Drain { deadline: Duration::ZERO, ..Drain::default() },
         ..Config::default()
     };
     Ok((config, Credentials { user, password }))

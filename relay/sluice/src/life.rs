@@ -1,8 +1,9 @@
-//! What administrators ask of a running relay, and its answers.
+//! The life of a relay that serves: signals, what administrators ask, and the end.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sluice_admin::{Command, Control, Health, Reply, api};
 use sluice_base::Family;
@@ -13,10 +14,12 @@ use sluice_metrics::Metrics;
 use sluice_net::os;
 use sluice_turn::{Ledger, Listener};
 use sluice_worker::Post;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::cli::Failure;
+use crate::drain::{self, Drain, Next};
 use crate::pseudonym::Pseudonyms;
 
 /// The file in the runtime directory.
@@ -36,10 +39,34 @@ pub(crate) struct Facts {
 /// A running relay.
 pub(crate) struct Life {
     pub(crate) facts: Facts,
+    pub(crate) config: Config,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<dyn Health>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lister: Arc<Lister>,
+    pub(crate) drain: Option<Drain>,
+}
+
+/// What moves a relay's life on.
+pub(crate) struct Sources {
+    pub(crate) signals: Signals,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Hears of workers that end by themselves.
+    pub(crate) ends: mpsc::UnboundedReceiver<()>,
+}
+
+/// The signals that a relay obeys.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+enum Event {
+    Terminate,
+    Interrupt,
+    Command(Command),
+    WorkerEnded,
+    Look,
 }
 
 /// Lists allocations.
@@ -73,17 +100,100 @@ pub(crate) fn control(path: Option<&Path>) -> Result<(Option<Control>, mpsc::Rec
 }
 
 impl Life {
-    /// Serves commands until nobody can send any more; then never returns.
-    pub(crate) async fn serve(&self, commands: &mut mpsc::Receiver<Command>) {
-        while let Some(command) = commands.recv().await {
-            self.command(command);
+    /// Lives until the workers are to be stopped.
+    pub(crate) async fn run(&mut self, mut sources: Sources) {
+        let mut looks = tokio::time::interval(drain::LOOK_INTERVAL);
+        loop {
+            let event = tokio::select! {
+                event = sources.next() => event,
+                _ = looks.tick(), if self.drain.is_some() => Event::Look,
+            };
+            if self.handle(event) {
+                return;
+            }
         }
-        std::future::pending().await
     }
 
-    fn command(&self, command: Command) {
+    /// Whether that was the end.
+    fn handle(&mut self, event: Event) -> bool {
+        match event {
+            Event::Command(command) => self.command(command),
+            Event::Interrupt => {
+                tracing::info!(signal = "SIGINT", allocations = self.allocations(), "stopping at once");
+                return true;
+            }
+            Event::Terminate if self.drain.is_some() => {
+                tracing::info!(signal = "SIGTERM", allocations = self.allocations(), "stopping at once");
+                return true;
+            }
+            Event::Terminate => {
+                tracing::info!(signal = "SIGTERM", "stopping");
+                self.begin_drain();
+                return self.look();
+            }
+            Event::WorkerEnded => {
+                tracing::error!("a worker ended");
+                return true;
+            }
+            Event::Look => return self.look(),
+        }
+        false
+    }
+
+    fn begin_drain(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        let configured = self.config.drain;
+        let (allocations, deadline_seconds) = (self.allocations(), configured.deadline.as_secs());
+        tracing::info!(allocations, deadline_seconds, "draining: nobody new is let in");
+        let posts = self.lister.posts.clone();
+        self.drain = Some(Drain::new(Instant::now(), configured.deadline, configured.alternates, posts));
+        self.metrics.process().drains();
+    }
+
+    /// Looks how far the drain is; whether it is over.
+    fn look(&mut self) -> bool {
+        let (now, allocations) = (Instant::now(), self.allocations());
+        let Some(drain) = &mut self.drain else {
+            return false;
+        };
+        let seconds_left = drain.left(now).as_secs();
+        match drain.look(now, allocations) {
+            Next::Wait => return false,
+            Next::Tell => {
+                tracing::info!(allocations, seconds_left, "draining");
+                return false;
+            }
+            Next::Drained => tracing::info!("drained: the last allocation has ended"),
+            Next::Late => tracing::warn!(allocations, "the deadline has come: these allocations are cut"),
+        }
+        true
+    }
+
+    fn allocations(&self) -> u32 {
+        self.ledger.usage().allocations
+    }
+
+    fn draining(&self) -> Option<api::Draining> {
+        let now = Instant::now();
+        self.drain.as_ref().map(|drain| api::Draining {
+            allocations: u64::from(self.allocations()),
+            since_seconds: drain.age(now).as_secs(),
+            deadline_in_seconds: drain.left(now).as_secs(),
+        })
+    }
+
+    fn command(&mut self, command: Command) {
         match command {
             Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Drain(caller, reply) => {
+                tracing::info!(uid = caller.uid, "told to drain");
+                self.begin_drain();
+                if let Some(draining) = self.draining() {
+                    let _ = reply.send(draining);
+                }
+            }
             Command::Allocations(after, reply) => {
                 let lister = self.lister.clone();
                 // A worker that does not answer holds up this answer alone.
@@ -109,9 +219,36 @@ impl Life {
             workers: facts.cores.iter().zip(ticks).enumerate().map(worker).collect(),
             listeners: facts.listeners.iter().map(listener).collect(),
             metrics: facts.metrics,
-            allocations: u64::from(self.ledger.usage().allocations),
+            allocations: u64::from(self.allocations()),
             allocations_limit: facts.allocations_limit,
+            draining: self.draining(),
             faults: self.health.check().err().iter().flat_map(|why| why.lines().map(str::to_owned)).collect(),
+        }
+    }
+}
+
+impl Sources {
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            event = self.signals.next() => event,
+            // Without a control socket nobody sends.
+            Some(command) = self.commands.recv() => Event::Command(command),
+            _ = self.ends.recv() => Event::WorkerEnded,
+        }
+    }
+}
+
+impl Signals {
+    /// From here on they no longer end the process by themselves.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let catch = |kind| signal(kind).map_err(|error| format!("signals cannot be caught: {error}"));
+        Ok(Signals { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Terminate,
+            _ = self.interrupt.recv() => Event::Interrupt,
         }
     }
 }

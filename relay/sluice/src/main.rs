@@ -5,6 +5,7 @@ mod ask;
 mod banner;
 mod cli;
 mod development;
+mod drain;
 mod driver;
 mod dropin;
 mod life;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig { file }) => cli::check_config(file),
         Some(Command::Status(args)) => ask::status(args),
         Some(Command::Allocations(args)) => ask::allocations(args),
+        Some(Command::Drain(args)) => ask::drain(args),
         Some(Command::SystemdDropin { config }) => dropin::print(config),
         Some(Command::Probe(args)) => probe::run(args),
         None => run::run(&cli.run),

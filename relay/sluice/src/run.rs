@@ -12,12 +12,11 @@ use sluice_config::Config;
 use sluice_metrics::{BuildInfo, Metrics};
 use sluice_net::os;
 use sluice_turn::{Listener, LivePorts, RelayAddress, Shared};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::banner::{self, Start};
 use crate::cli::{Failure, RunArgs, io_features};
 use crate::driver::Choice;
-use crate::life::{Facts, Life, Lister};
+use crate::life::{Facts, Life, Lister, Signals, Sources};
 use crate::pseudonym::Pseudonyms;
 use crate::workers::{Plan, Workers};
 use crate::{development, life, wiring};
@@ -25,7 +24,7 @@ use crate::{development, life, wiring};
 /// Open files left over where their limit decides how many allocations a development start allows.
 const FILES_SPARE: u32 = 256;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until it is told to end.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     log_to_stderr(args);
     os::forbid_dumps().map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
@@ -70,19 +69,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the control plane cannot start: {error}"))?;
     runtime.block_on(async {
-        let mut signals = Signals::new()?;
+        let signals = Signals::new()?;
         let watched = metrics.clone();
         let health = Arc::new(Advancing::new(move || watched.publications()));
         let admin = admin(&config, &metrics, health.clone()).await?;
         let socket = life::socket_path(&config);
-        let (control, mut commands) = life::control(socket.as_deref())?;
-        let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        let (control, commands) = life::control(socket.as_deref())?;
+        let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
         let workers = Workers::start(&plan, &metrics, &ended)?;
         let metrics_at = admin.as_ref().map(Server::address);
         let (stop, stops) = tokio::sync::watch::channel(());
         let admin = admin.map(|admin| tokio::spawn(admin.serve(gone(stops.clone()))));
         let control = control.map(|control| tokio::spawn(control.serve(gone(stops))));
-        let life = Life {
+        let mut life = Life {
             facts: Facts {
                 config: args.config.clone(),
                 started_unix_seconds,
@@ -92,6 +91,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
                 metrics: metrics_at,
                 allocations_limit: config.limits.allocations(),
             },
+            config: config.clone(),
             metrics: metrics.clone(),
             health,
             ledger: plan.shared.ledger.clone(),
@@ -100,6 +100,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
                 tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
                 pseudonyms: Pseudonyms::new()?,
             }),
+            drain: None,
         };
         let start = Start {
             listeners: &listeners,
@@ -115,13 +116,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             banner::say(&banner::development(&listeners, credentials, args.print_credentials));
         }
         tracing::info!(driver = choice.name(), workers = cores.len(), "started");
-        tokio::select! {
-            name = signals.stop() => tracing::info!(signal = name, "stopping"),
-            _ = ends.recv() => tracing::error!("a worker ended"),
-            () = life.serve(&mut commands) => {}
-        }
+        life.run(Sources { signals, commands, ends }).await;
         let stopped = workers.stop();
-        drop((stop, commands));
+        drop(stop);
         for listener in admin.into_iter().chain(control) {
             listener.await.map_err(|error| format!("an HTTP listener ended badly: {error}"))?;
         }
@@ -133,26 +130,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Ready when the sender is gone.
 async fn gone(mut sender: tokio::sync::watch::Receiver<()>) {
     while sender.changed().await.is_ok() {}
-}
-
-/// The signals that end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let catch = |kind| signal(kind).map_err(|error| format!("signals cannot be caught: {error}"));
-        Ok(Signals { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
-    }
-
-    async fn stop(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 fn log_to_stderr(args: &RunArgs) {

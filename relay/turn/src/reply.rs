@@ -75,6 +75,7 @@ pub(crate) fn relayed(builder: &mut Builder<'_>, ip: IpAddr, port: u16) {
 pub(crate) const fn reason(code: Code) -> &'static str {
     match code {
         Code::Ok => "",
+        Code::TryAlternate => "Try Alternate",
         Code::BadRequest => "Bad Request",
         Code::Unauthenticated => "Unauthenticated",
         Code::Forbidden => "Forbidden",

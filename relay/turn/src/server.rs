@@ -13,7 +13,9 @@ use sluice_base::limits::{
     BINDING_UNKNOWN_MAX, CHANNEL_LIFETIME, LISTED_PLACES_MAX, PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME,
     QUESTIONS_PER_CLIENT_MAX, QUESTIONS_PER_WORKER_MAX, RESERVATIONS_MAX, TIMER_GRAIN, VERDICT_DEADLINE,
 };
-use sluice_base::message::{AllocationPage, Envelope, LentPort, Order, ReservationToken, Traffic, WorkerMessage};
+use sluice_base::message::{
+    AllocationPage, Alternates, Envelope, LentPort, Order, ReservationToken, Traffic, WorkerMessage,
+};
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_base::stats::{Code, Counter, Counters, DropReason, Method as MethodLabel, Single};
 use sluice_base::wheel::Wheel;
@@ -106,6 +108,8 @@ pub struct Server<R> {
     due: Vec<Timer>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) counters: Counters,
+    /// Nothing begins any more, and where whoever comes is sent.
+    draining: Option<Alternates>,
 }
 
 /// What a socket is.
@@ -186,6 +190,7 @@ impl<R: RngCore> Server<R> {
             due: Vec::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            draining: None,
             options,
             shared,
             rng,
@@ -243,6 +248,7 @@ impl<R: RngCore> Server<R> {
         match envelope {
             Envelope::Worker(from, message) => self.worker_message(now, from, message),
             Envelope::Order(Order::End(id)) if self.slot_of(id).is_some() => self.end(id, Single::AllocationsExpired),
+            Envelope::Order(Order::Drain(alternates)) => self.draining = Some(alternates),
             Envelope::Order(Order::Stop) => self.stop(),
             _ => {}
         }
@@ -457,6 +463,7 @@ impl<R: RngCore> Server<R> {
             if allocation.is_some() {
                 return Err(Code::AllocationMismatch);
             }
+            self.open_to(request.client)?;
             return Wishes::of(message, &self.options).map(|wishes| Step::Ask(Operation::Allocate(wishes)));
         }
         let slot = allocation.ok_or(Code::AllocationMismatch)?;
@@ -475,6 +482,15 @@ impl<R: RngCore> Server<R> {
                 Ok(Step::Ask(Operation::CreatePermission { peers }))
             }
             _ => self.channel_step(now, slot, message),
+        }
+    }
+
+    /// Whether anything begins at all: while the relay drains, whoever comes goes elsewhere (RFC 8656, 7.2).
+    fn open_to(&self, client: Client) -> Result<(), Code> {
+        match self.draining.map(|alternates| alternates.of(client.address.family())) {
+            None => Ok(()),
+            Some(Some(_)) => Err(Code::TryAlternate),
+            Some(None) => Err(Code::InsufficientCapacity),
         }
     }
 
@@ -617,7 +633,10 @@ impl<R: RngCore> Server<R> {
             return self.refuse(now, &request, Code::AllocationMismatch);
         }
         let done = match (operation, allocation) {
-            (Operation::Allocate(wishes), None) => return self.begin_opening(now, request, wishes, grant),
+            (Operation::Allocate(wishes), None) => match self.open_to(request.client) {
+                Ok(()) => return self.begin_opening(now, request, wishes, grant),
+                Err(code) => Err(code),
+            },
             (Operation::Refresh { lifetime }, Some(slot)) => self.refresh(now, &request, slot, lifetime, grant),
             (Operation::CreatePermission { peers }, Some(slot)) => {
                 self.permit(now, slot, &peers, grant).map(|()| self.answer(now, &request, Code::Ok, |_| {}))
@@ -1111,7 +1130,12 @@ impl<R: RngCore> Server<R> {
     }
 
     pub(crate) fn refuse(&mut self, now: Now, request: &Request, code: Code) {
-        self.answer(now, request, code, |_| {});
+        let alternate = self.draining.and_then(|alternates| alternates.of(request.client.address.family()));
+        self.answer(now, request, code, |builder| {
+            if let (Code::TryAlternate, Some(address)) = (code, alternate) {
+                builder.alternate_server(address);
+            }
+        });
     }
 
     fn transmit(&mut self, path: ReturnPath, reply: Option<Reply>) -> Disposition {

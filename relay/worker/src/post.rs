@@ -25,6 +25,7 @@ pub type Answer<T> = Box<dyn FnOnce(T) + Send>;
 /// What lies in a queue.
 pub(crate) enum Mail {
     Envelope(Envelope),
+    Barrier(Answer<()>),
     List { from: u32, most: usize, answer: Answer<AllocationPage> },
 }
 
@@ -63,6 +64,12 @@ impl Post {
         self.put(Mail::List { from, most, answer })
     }
 
+    /// Has `answer` called when all that was written before has been done; false when the queue is full.
+    #[must_use]
+    pub fn barrier(&self, answer: Answer<()>) -> bool {
+        self.put(Mail::Barrier(answer))
+    }
+
     fn put(&self, mail: Mail) -> bool {
         let sent = self.queue.push(mail).is_ok();
         self.waker.wake();
@@ -74,6 +81,7 @@ impl fmt::Debug for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mail::Envelope(envelope) => envelope.fmt(f),
+            Mail::Barrier(_) => f.write_str("Barrier"),
             Mail::List { from, most, .. } => write!(f, "List {{ from: {from}, most: {most} }}"),
         }
     }

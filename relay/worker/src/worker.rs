@@ -224,6 +224,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                     self.turn.message(now, envelope);
                     self.outputs(now);
                 }
+                Mail::Barrier(answer) => answer(()),
                 Mail::List { from, most, answer } => answer(self.turn.list(now.mono, from, most)),
             }
         }

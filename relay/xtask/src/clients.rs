@@ -490,6 +490,10 @@ unauthenticated_burst = 100000
 [metrics]
 listen = "{v4}:{metrics_port}"
 
+# What a client has left behind does not hold up the end.
+[drain]
+deadline_seconds = 0
+
 [[tenant]]
 name = "main"
 secrets = [{{ value = "{SECRET}" }}, {{ value = "{SECOND_SECRET}" }}]

@@ -233,6 +233,9 @@ allow_peers = {outside:?}
 [metrics]
 listen = "{metrics}:{metrics_port}"
 
+[drain]
+deadline_seconds = 0
+
 [[tenant]]
 name = "main"
 

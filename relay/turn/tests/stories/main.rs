@@ -7,6 +7,7 @@ mod binding;
 mod challenge;
 mod channels;
 mod credentials;
+mod draining;
 mod dual;
 mod even_port;
 mod expiry;

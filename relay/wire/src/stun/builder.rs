@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::attribute::{
-    ADDRESS_ERROR_CODE, CHANNEL_NUMBER, ERROR_CODE, FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
-    PASSWORD_ALGORITHM, PASSWORD_ALGORITHMS, UNKNOWN_ATTRIBUTES,
+    ADDRESS_ERROR_CODE, ALTERNATE_SERVER, CHANNEL_NUMBER, ERROR_CODE, FINGERPRINT, MESSAGE_INTEGRITY,
+    MESSAGE_INTEGRITY_SHA256, PASSWORD_ALGORITHM, PASSWORD_ALGORITHMS, UNKNOWN_ATTRIBUTES,
 };
 use super::{
     Class, FINGERPRINT_XOR, HEADER_LEN, MAGIC_COOKIE, Method, PasswordAlgorithm, TransactionId, type_bits, xor,
@@ -51,6 +51,11 @@ impl<'a> Builder<'a> {
     pub fn xor_address(&mut self, attribute: u16, address: SocketAddr) -> &mut Self {
         let value = xor::encode(address, self.transaction);
         self.bytes(attribute, value.bytes())
+    }
+
+    /// ALTERNATE-SERVER (RFC 8489, 14.15).
+    pub fn alternate_server(&mut self, address: SocketAddr) -> &mut Self {
+        self.bytes(ALTERNATE_SERVER, xor::plain(address).bytes())
     }
 
     /// CHANNEL-NUMBER (RFC 8656, 18.1).

@@ -18,6 +18,25 @@ impl Encoded {
     }
 }
 
+/// The value of ALTERNATE-SERVER and MAPPED-ADDRESS, which is not XORed (RFC 8489, 14.1 and 14.15).
+pub(super) fn plain(address: SocketAddr) -> Encoded {
+    let mut bytes = [0; 20];
+    bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+    let len = match address.ip() {
+        IpAddr::V4(ip) => {
+            bytes[1] = 1;
+            bytes[4..8].copy_from_slice(&ip.octets());
+            8
+        }
+        IpAddr::V6(ip) => {
+            bytes[1] = 2;
+            bytes[4..20].copy_from_slice(&ip.octets());
+            20
+        }
+    };
+    Encoded { bytes, len }
+}
+
 pub(super) fn encode(address: SocketAddr, transaction: TransactionId) -> Encoded {
     let mut bytes = [0; 20];
     bytes[2..4].copy_from_slice(&(address.port() ^ PORT_MASK).to_be_bytes());

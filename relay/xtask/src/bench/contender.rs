@@ -148,6 +148,7 @@ fn configuration(kind: Kind, address: SocketAddrV4) -> String {
          \n[limits]\nallocations_per_user = 0\n\
          \n[io]\ndriver = \"{driver}\"\nreceive_buffer_bytes = {RECEIVE_BUFFER_BYTES}\n\
          \n[metrics]\nlisten = \"\"\n\
+         \n[drain]\ndeadline_seconds = 0\n\
          \n[[tenant]]\nname = \"default\"\n[[tenant.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n"
     );
     text
