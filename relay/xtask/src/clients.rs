@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, install, netns, outside, personal, probe, prometheus, shell, turnutils};
+use crate::{as_unit, install, netns, outside, personal, probe, prometheus, sha256, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -184,6 +184,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "quickstart",
     "turnutils",
     "probe",
+    "sha256",
     "as-unit",
     "io-disable",
     "aioice",
@@ -225,6 +226,9 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
     let all: Vec<&Target> = main.iter().chain(&epoll).map(|subject| &subject.target).collect();
     if let Some(main) = &main {
         run_on(report, main, &all, &wants);
+    }
+    if wants("sha256") {
+        sha256::run(report, peers.port);
     }
     if wants("probe") {
         probe::run_alone(report);
@@ -434,7 +438,8 @@ fn rest_credentials() -> (String, String) {
     (name, password)
 }
 
-fn script(name: &str) -> Command {
+/// One of the scripts of tests/clients.
+pub(crate) fn script(name: &str) -> Command {
     let mut command = shell::limited(SCRIPT_LIMIT, &install::python_program().to_string_lossy());
     command.arg(shell::root().join("tests/clients").join(name));
     command
@@ -445,7 +450,8 @@ pub(crate) fn relay_program() -> PathBuf {
     shell::target().join("release/sluice")
 }
 
-fn address(ip: &str, port: u16) -> Result<SocketAddr, String> {
+/// An address from its parts.
+pub(crate) fn address(ip: &str, port: u16) -> Result<SocketAddr, String> {
     let ip: std::net::IpAddr = ip.parse().map_err(|e| format!("{ip}: {e}"))?;
     Ok(SocketAddr::new(ip, port))
 }

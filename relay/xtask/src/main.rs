@@ -15,6 +15,7 @@ mod probe;
 mod prometheus;
 mod report;
 mod server;
+mod sha256;
 mod shell;
 mod systemd;
 mod test;

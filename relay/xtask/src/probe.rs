@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::clients::{self, Account, Target};
+use crate::clients::{self, Account, STATIC_USER, Target};
 use crate::report::Report;
 use crate::server::{self, Server};
 use crate::{netns, personal, shell};
@@ -127,9 +127,9 @@ fn two_allocations(target: &Target) -> Result<(), String> {
 
 /// In words, and with the password in the environment.
 fn echo_service(target: &Target) -> Result<(), String> {
-    let [_, user, _, password] = Account::Static.uclient_options().try_into().map_err(|_| "no static user")?;
+    let (user, password) = STATIC_USER;
     let mut command = probe(&uri(target));
-    command.args(["-u", &user]).env("SLUICE_PROBE_PASSWORD", password).args(PACKETS);
+    command.args(["-u", user]).env("SLUICE_PROBE_PASSWORD", password).args(PACKETS);
     command.args(["--peer", &format!("{}:{}", netns::PEER_V4, target.peer_port)]);
     let said = Said::by(command)?;
     let good = said.code == Some(0) && said.text.contains("50 of 50 came back, 0.0 % lost");
