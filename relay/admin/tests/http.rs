@@ -23,7 +23,13 @@ struct Running {
 }
 
 async fn start(health: impl Health) -> Running {
-    let build = BuildInfo { version: "1".into(), driver: "epoll".into(), start_unix_seconds: 1, allocations_limit: 1 };
+    let build = BuildInfo {
+        version: "1".into(),
+        driver: "epoll".into(),
+        start_unix_seconds: 1,
+        allocations_limit: 1,
+        tenants: Vec::new(),
+    };
     let metrics = Arc::new(Metrics::new(1, build).unwrap());
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), metrics, health).await.unwrap();
     let address = server.address();
@@ -135,7 +141,13 @@ async fn a_stop_ends_connections_and_frees_the_port() {
 #[tokio::test]
 async fn a_taken_port_is_explained() {
     let server = start(well).await;
-    let build = BuildInfo { version: "1".into(), driver: "epoll".into(), start_unix_seconds: 1, allocations_limit: 1 };
+    let build = BuildInfo {
+        version: "1".into(),
+        driver: "epoll".into(),
+        start_unix_seconds: 1,
+        allocations_limit: 1,
+        tenants: Vec::new(),
+    };
     let metrics = Arc::new(Metrics::new(1, build).unwrap());
     let error = Server::bind(server.address, metrics, well).await.err().expect("the port is taken").to_string();
     assert!(error.contains(&server.address.to_string()) && error.contains("[metrics] listen"), "{error}");

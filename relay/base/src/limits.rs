@@ -146,6 +146,48 @@ pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// A second factor on the grain of the worker's timers; a packet is judged by its own deadline to the nanosecond.
 pub const TIMER_GRAIN: Duration = Duration::from_millis(50);
 
+/// Packets in a row that make a stream of what looks like RTP (RFC 3550, A.1: MIN_SEQUENTIAL), and datagrams of one
+/// source that make RTCP.
+pub const RTP_PROBATION_PACKETS: u8 = 2;
+
+/// Sequence numbers that may be missing at once before a stream is taken to have begun anew (RFC 3550, A.1:
+/// MAX_DROPOUT).
+pub const RTP_DROPOUT_MAX: u16 = 3000;
+
+/// How far behind the newest a sequence number still is an old packet's (RFC 3550, A.1: MAX_MISORDER is 100; a
+/// retransmission without a stream of its own comes a round trip later, at 1000 packets per second and more).
+pub const RTP_MISORDER_MAX: u16 = 512;
+
+/// Streams followed of one allocation, both ways and RTCP sources included: a server of conferences sends one client
+/// 49 pictures, each with a stream of retransmissions, and some voices.
+pub const STREAMS_PER_ALLOCATION_MAX: u16 = 128;
+
+/// Streams followed by one worker, 128 bytes each: a voice has 50 packets per second, and with so many voices there
+/// would be more packets than a core relays.
+pub const STREAMS_PER_WORKER_MAX: u32 = 32_768;
+
+/// How long a stream has to be silent before it gives its place to a new one, where places are used up.
+pub const STREAM_SILENT_MIN: Duration = Duration::from_secs(1);
+
+/// How often places that are used up are searched for a silent stream: whoever makes up sources buys a search of
+/// [`STREAMS_PER_ALLOCATION_MAX`] only so often.
+pub const STREAM_SEARCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Streams that one search looks at where a worker's places are used up.
+pub const STREAM_SEARCH_MAX: u32 = 64;
+
+/// A stream without a packet for so long is over: longer than any pause of a sender that says nothing.
+pub const STREAM_LIFETIME: Duration = Duration::from_secs(30);
+
+/// How often each stream's loss and jitter are observed: a scrape every 15 s sees three of them.
+pub const STREAM_OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest stretch that a clock rate is inferred from: 1 % of it is 20 ms, the jitter of a usual way.
+pub const CLOCK_STRETCH_MIN: Duration = Duration::from_secs(2);
+
+/// Longest stretch: after it the measure begins anew.
+pub const CLOCK_STRETCH_MAX: Duration = Duration::from_secs(60);
+
 /// Length of a configuration file: a typo in a path must not read a disk.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 

@@ -23,6 +23,8 @@ macro_rules! labels {
     };
 }
 
+pub mod media;
+
 labels! {
     /// Why a packet went no further. Every drop is counted under exactly one.
     DropReason {

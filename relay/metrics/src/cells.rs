@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use sluice_base::io::IoStats;
+use sluice_base::stats::media::{Media, MediaCounter, media_places};
 use sluice_base::stats::{Counter, Counters};
 
 /// Numbers in an [`IoStats`].
@@ -30,6 +31,8 @@ impl ProcessCells {
 #[derive(Debug)]
 pub struct WorkerCells {
     cells: CachePadded<Cells>,
+    /// By [`media_place`](sluice_base::stats::media::media_place).
+    media: Box<[CachePadded<[AtomicU64; Media::WORDS]>]>,
 }
 
 #[derive(Debug)]
@@ -41,16 +44,22 @@ struct Cells {
 
 impl Default for WorkerCells {
     fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl WorkerCells {
+    /// Cells of a worker with so many tenants, all zero.
+    pub fn new(tenants: usize) -> Self {
         let cells = Cells {
             counters: [const { AtomicU64::new(0) }; Counter::COUNT],
             io: [const { AtomicU64::new(0) }; IO],
             publications: AtomicU64::new(0),
         };
-        WorkerCells { cells: CachePadded::new(cells) }
+        let media = (0..media_places(tenants)).map(|_| CachePadded::new([const { AtomicU64::new(0) }; Media::WORDS]));
+        WorkerCells { cells: CachePadded::new(cells), media: media.collect() }
     }
-}
 
-impl WorkerCells {
     /// Publishes the counters as they are now. Only the worker that owns the cells calls this. A scrape in between
     /// may see some of them a publication older than others.
     pub fn publish(&self, counters: &Counters, io: &IoStats) {
@@ -63,6 +72,23 @@ impl WorkerCells {
         // One writer: no read-modify-write is needed.
         let publications = self.cells.publications.load(Ordering::Relaxed);
         self.cells.publications.store(publications.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Publishes what was seen of the media. Only the worker that owns the cells calls this.
+    pub fn publish_media(&self, media: &[Media]) {
+        let seen = |media: &&Media| media.value(MediaCounter::Bytes) + media.value(MediaCounter::Rtcp) > 0;
+        for (cells, media) in self.media.iter().zip(media).filter(|(_, media)| seen(media)) {
+            for (cell, word) in cells.iter().zip(media.words()) {
+                cell.store(*word, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What was published of the media in one place.
+    pub(crate) fn media(&self, place: usize) -> Media {
+        Media::from_words(std::array::from_fn(|i| {
+            self.media.get(place).map_or(0, |cells| cells[i].load(Ordering::Relaxed))
+        }))
     }
 
     pub(crate) fn counter(&self, counter: Counter) -> u64 {

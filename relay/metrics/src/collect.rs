@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use prometheus::core::Desc;
 use prometheus::proto;
+use sluice_base::stats::media::{JITTER_BOUNDS, LOSS_BOUNDS, Media, MediaCounter};
 use sluice_base::stats::{Code, Counter, Direction, DropReason, Leg, Method, Single};
 
 use crate::BuildInfo;
@@ -12,6 +13,7 @@ use crate::busy::Busy;
 use crate::cells::{ProcessCells, WorkerCells};
 use crate::family::{DRIVER_DROPS, FAMILIES, Family, IoField, Kind, LATENCY_BOUNDS, Source};
 use crate::latency::{Batch, LatencyReader};
+use crate::media::{Seen, Tenants};
 
 /// Collects every family of the table.
 pub(crate) struct Collector {
@@ -20,6 +22,7 @@ pub(crate) struct Collector {
     readers: Vec<LatencyReader>,
     process: Arc<ProcessCells>,
     build: BuildInfo,
+    tenants: Tenants,
     kept: Mutex<Kept>,
 }
 
@@ -45,7 +48,8 @@ impl Collector {
         };
         let kept = Kept { latency: Batch::new(), busy: vec![Busy::new(Instant::now()); workers.len()] };
         let descriptions = FAMILIES.iter().map(describe).collect::<Result<_, _>>()?;
-        Ok(Collector { descriptions, workers, readers, process, build, kept: Mutex::new(kept) })
+        let tenants = Tenants::new(&build.tenants);
+        Ok(Collector { descriptions, workers, readers, process, build, tenants, kept: Mutex::new(kept) })
     }
 
     fn samples(&self, source: Source, kept: &mut Kept) -> Vec<Sample> {
@@ -61,7 +65,8 @@ impl Collector {
             Source::Bytes => self.by_leg(Counter::bytes),
             Source::Drops => self.drops(),
             // Not samples: see `histogram`.
-            Source::Latency => Vec::new(),
+            Source::Latency | Source::MediaLoss | Source::MediaJitter => Vec::new(),
+            Source::Media(counter) => self.media(counter),
             Source::Io(field) => one(self.sum_io(field) as f64),
             Source::WorkerTicks => self.by_worker(|_, cells| cells.counter(Counter::single(Single::Ticks)) as f64),
             Source::WorkerBusySeconds => self.by_worker(|_, cells| cells.io().busy_nanos as f64 / 1e9),
@@ -94,9 +99,36 @@ impl Collector {
         machine.chain(driver).map(|(reason, count)| (vec![reason.to_owned()], count as f64)).collect()
     }
 
+    fn media(&self, counter: MediaCounter) -> Vec<Sample> {
+        let sample = |seen: Seen| (seen.labels.to_vec(), seen.media.value(counter) as f64);
+        self.tenants.seen(&self.workers).into_iter().map(sample).collect()
+    }
+
     fn by_worker(&self, mut value: impl FnMut(usize, &WorkerCells) -> f64) -> Vec<Sample> {
         let workers = self.workers.iter().enumerate();
         workers.map(|(i, cells)| (vec![i.to_string()], value(i, cells))).collect()
+    }
+
+    fn media_histograms(
+        &self,
+        family: &Family,
+        bounds: &[(u64, f64)],
+        read: fn(&Media) -> (&[u64], f64),
+    ) -> Vec<proto::Metric> {
+        let bounds: Vec<f64> = bounds.iter().map(|(_, bound)| *bound).collect();
+        let one = |seen: Seen| {
+            let (buckets, sum) = read(&seen.media);
+            let cumulative: Vec<u64> = buckets
+                .iter()
+                .scan(0, |all, n| {
+                    *all += n;
+                    Some(*all)
+                })
+                .collect();
+            let count = cumulative.last().copied().unwrap_or(0);
+            histogram(labels(family, seen.labels.to_vec()), &bounds, &cumulative, count, sum)
+        };
+        self.tenants.seen(&self.workers).into_iter().map(one).collect()
     }
 
     fn sum(&self, counter: Counter) -> u64 {
@@ -108,8 +140,11 @@ impl Collector {
     }
 
     fn metrics(&self, family: &Family, kept: &mut Kept) -> Vec<proto::Metric> {
-        if family.kind == Kind::Histogram {
-            return vec![histogram(&kept.latency)];
+        match family.source {
+            Source::Latency => return vec![latency(&kept.latency)],
+            Source::MediaLoss => return self.media_histograms(family, &LOSS_BOUNDS, Media::loss),
+            Source::MediaJitter => return self.media_histograms(family, &JITTER_BOUNDS, Media::jitter),
+            _ => {}
         }
         let samples = self.samples(family.source, kept);
         samples.into_iter().map(|(labels, value)| metric(family, labels, value)).collect()
@@ -146,14 +181,18 @@ fn one(value: f64) -> Vec<Sample> {
     vec![(Vec::new(), value)]
 }
 
-fn metric(family: &Family, labels: Vec<String>, value: f64) -> proto::Metric {
+fn labels(family: &Family, values: Vec<String>) -> Vec<proto::LabelPair> {
     let pair = |(name, value): (&&str, String)| {
         let mut pair = proto::LabelPair::default();
         pair.set_name((*name).to_owned());
         pair.set_value(value);
         pair
     };
-    let mut metric = proto::Metric::from_label(family.labels.iter().zip(labels).map(pair).collect());
+    family.labels.iter().zip(values).map(pair).collect()
+}
+
+fn metric(family: &Family, values: Vec<String>, value: f64) -> proto::Metric {
+    let mut metric = proto::Metric::from_label(labels(family, values));
     if family.kind == Kind::Counter {
         let mut counter = proto::Counter::default();
         counter.set_value(value);
@@ -166,19 +205,24 @@ fn metric(family: &Family, labels: Vec<String>, value: f64) -> proto::Metric {
     metric
 }
 
-fn histogram(latency: &Batch) -> proto::Metric {
-    let nanos: Vec<u64> = LATENCY_BOUNDS.iter().map(|(nanos, _)| *nanos).collect();
-    let bucket = |((_, seconds), count): (&(u64, f64), u64)| {
+fn latency(latency: &Batch) -> proto::Metric {
+    let (nanos, seconds): (Vec<u64>, Vec<f64>) = LATENCY_BOUNDS.iter().copied().unzip();
+    histogram(Vec::new(), &seconds, &latency.cumulative(&nanos), latency.count(), latency.sum_seconds())
+}
+
+/// A histogram of `count` observations, of which so many are at most each bound.
+fn histogram(labels: Vec<proto::LabelPair>, bounds: &[f64], cumulative: &[u64], count: u64, sum: f64) -> proto::Metric {
+    let bucket = |(bound, count): (&f64, &u64)| {
         let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(*seconds);
-        bucket.set_cumulative_count(count);
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*count);
         bucket
     };
     let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(LATENCY_BOUNDS.iter().zip(latency.cumulative(&nanos)).map(bucket).collect());
-    histogram.set_sample_count(latency.count());
-    histogram.set_sample_sum(latency.sum_seconds());
-    let mut metric = proto::Metric::from_label(Vec::new());
+    histogram.set_bucket(bounds.iter().zip(cumulative).map(bucket).collect());
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(sum);
+    let mut metric = proto::Metric::from_label(labels);
     metric.set_histogram(histogram);
     metric
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use sluice_base::limits::TENANT_LABELS_MAX;
+use sluice_base::stats::media::{JITTER_BOUNDS, LOSS_BOUNDS};
 use sluice_base::stats::{Code, Direction, DropReason, Leg, Method};
 
 use crate::family::{DRIVER_DROPS, FAMILIES, LATENCY_BOUNDS};
@@ -27,6 +29,13 @@ pub fn documentation() -> String {
     label("reason", drops.chain(DRIVER_DROPS.iter().map(|(reason, _)| *reason)).collect());
     let bounds: Vec<String> = LATENCY_BOUNDS.iter().map(|(_, seconds)| seconds.to_string()).collect();
     let _ = writeln!(text, "- `worker`: the worker's number, from 0");
+    let _ = writeln!(text, "- `tenant`: the names of the first {TENANT_LABELS_MAX} tenants, and other for the rest");
+    for (family, bounds) in
+        [("sluice_rtp_stream_loss_ratio", &LOSS_BOUNDS[..]), ("sluice_rtp_jitter_seconds", &JITTER_BOUNDS[..])]
+    {
+        let bounds: Vec<String> = bounds.iter().map(|(_, bound)| bound.to_string()).collect();
+        let _ = writeln!(text, "- `le` of `{family}`: {}, +Inf", bounds.join(", "));
+    }
     let _ = writeln!(text, "- `le` of `sluice_forward_latency_seconds`: {}, +Inf", bounds.join(", "));
     text + REASONS + OTHERS
 }
@@ -53,6 +62,17 @@ const REASONS: &str = "
   `rate(sluice_worker_busy_seconds_total[5m])`.
 - Refused allocations: `sum(rate(sluice_turn_requests_total{method=\"allocate\",code!~\"200|401|438\"}[5m])) by (code)`. 401 and
   438 are a part of every healthy session.
+- Media lost on the way to the relay, per tenant and side:
+  `sum by (tenant, leg) (rate(sluice_rtp_packets_lost_total[5m])) / sum by (tenant, leg) (rate(sluice_rtp_packets_expected_total[5m]))`.
+  The way from the relay is its receiver's to tell. Packets that the relay refuses for their rate have reached it and
+  count as received.
+- What counts as RTP: two packets in a row of one source (SSRC) on one channel or permission, by headers that SRTP leaves
+  in clear. expected = received + lost + what is still awaited (64 numbers at most); late and duplicate packets are counted
+  beside them. A jump of more than 3000 numbers, or 512 back, begins a stream anew and is no loss. Retransmissions and
+  forward error correction with a source of their own are streams of their own; without one, a repeated packet that comes
+  within the window fills its gap.
+- Between two clients of the relay a packet is seen twice: from its sender (`leg=\"client\"`) and from the other relayed
+  address (`leg=\"peer\"`).
 - The latency histogram places a packet by the upper end of a cell of 2 significant digits; sum and count are exact.
 ";
 
@@ -69,6 +89,9 @@ const OTHERS: &str = "
 | coturn `turn_traffic_rcvb{realm,user}` and its like | none: no label names a user |
 | coturn `stun_binding_request` | `sum(sluice_turn_requests_total{method=\"binding\"})` |
 | coturn `stun_binding_response`, `stun_binding_error` | `sluice_turn_requests_total{method=\"binding\",code=\"200\"}`, and any other `code` |
-| LiveKit `livekit_packet_loss_percent`, Jitsi `incoming_loss_fraction` | none: a relay reads no RTP. What it loses itself is `sluice_packets_dropped_total` |
-| LiveKit `livekit_rtt_ms` | none: a relay reads no RTCP. The relay's own share is `sluice_forward_latency_seconds` |
+| LiveKit `livekit_packet_loss_total`, `livekit_packet_loss_percent` (histogram of percents), Jitsi `incoming_loss_fraction` | `sluice_rtp_packets_lost_total`, over `sluice_rtp_packets_expected_total`: ratios that can be summed over relays; per stream `sluice_rtp_stream_loss_ratio`. What the relay loses itself is `sluice_packets_dropped_total` |
+| LiveKit `livekit_packet_total{direction=\"incoming\"}`, `livekit_packet_bytes` | `sluice_rtp_packets_received_total`, `sluice_rtp_bytes_total` |
+| LiveKit `livekit_jitter_us` | `sluice_rtp_jitter_seconds` |
+| LiveKit `livekit_nack_total`, `livekit_pli_total`, `livekit_fir_total` | none: they are encrypted. `sluice_rtcp_packets_total` counts what carries them |
+| LiveKit `livekit_rtt_ms` | none: a relay cannot read the reports of RTCP. Its own share is `sluice_forward_latency_seconds` |
 ";

@@ -2,6 +2,7 @@
 
 use sluice_base::io::IoStats;
 use sluice_base::stats::Single;
+use sluice_base::stats::media::MediaCounter;
 
 use crate::cells::ProcessCells;
 
@@ -103,6 +104,12 @@ pub enum Source {
     Drops,
     /// The latency histogram.
     Latency,
+    /// What was seen of the media, by tenant and leg.
+    Media(MediaCounter),
+    /// The histogram of loss.
+    MediaLoss,
+    /// The histogram of jitter.
+    MediaJitter,
     /// A number of the driver, summed over workers.
     Io(IoField),
     /// Ticks of each worker.
@@ -153,6 +160,9 @@ const fn family(
 
 const COUNTER: (Kind, Unit) = (Kind::Counter, Unit::Count);
 const GAUGE: (Kind, Unit) = (Kind::Gauge, Unit::Count);
+
+/// The labels of what is seen of the media.
+const MEDIA: &[&str] = &["tenant", "leg"];
 
 /// Every family, in the order of the documentation.
 pub const FAMILIES: &[Family] = &[
@@ -256,6 +266,83 @@ pub const FAMILIES: &[Family] = &[
         &[],
         Source::Latency,
         "Time that relayed packets spend in their worker, from receipt to hand-over to the kernel.",
+    ),
+    family(
+        "sluice_rtp_packets_expected_total",
+        COUNTER,
+        MEDIA,
+        Source::Media(MediaCounter::Expected),
+        "Packets that the numbers of streams that look like RTP promised, on their way to the relay from that side.",
+    ),
+    family(
+        "sluice_rtp_packets_received_total",
+        COUNTER,
+        MEDIA,
+        Source::Media(MediaCounter::Received),
+        "Of the expected packets, those that reached the relay.",
+    ),
+    family(
+        "sluice_rtp_packets_lost_total",
+        COUNTER,
+        MEDIA,
+        Source::Media(MediaCounter::Lost),
+        "Of the expected packets, those lost on the way to the relay: not there when 64 had followed, or for 5 s.",
+    ),
+    family(
+        "sluice_rtp_packets_late_total",
+        COUNTER,
+        MEDIA,
+        Source::Media(MediaCounter::Late),
+        "Packets that reached the relay after they were counted as lost, or from before a stream was known.",
+    ),
+    family(
+        "sluice_rtp_packets_duplicate_total",
+        COUNTER,
+        MEDIA,
+        Source::Media(MediaCounter::Duplicate),
+        "Packets that reached the relay once more.",
+    ),
+    family(
+        "sluice_rtp_bytes_total",
+        (Kind::Counter, Unit::Bytes),
+        MEDIA,
+        Source::Media(MediaCounter::Bytes),
+        "Bytes of packets that look like RTP, their header included, that reached the relay from that side.",
+    ),
+    family(
+        "sluice_rtp_stream_loss_ratio",
+        (Kind::Histogram, Unit::Ratio),
+        MEDIA,
+        Source::MediaLoss,
+        "Loss on the way to the relay of each stream that looks like RTP, observed every 5 s and at its end.",
+    ),
+    family(
+        "sluice_rtp_jitter_seconds",
+        (Kind::Histogram, Unit::Seconds),
+        MEDIA,
+        Source::MediaJitter,
+        "Interarrival jitter (RFC 3550) on the way to the relay of each stream with a known clock, observed every 5 s.",
+    ),
+    family(
+        "sluice_rtp_streams",
+        GAUGE,
+        MEDIA,
+        Source::Media(MediaCounter::Streams),
+        "Streams that look like RTP and reach the relay from that side.",
+    ),
+    family(
+        "sluice_rtp_streams_clock_unknown",
+        GAUGE,
+        MEDIA,
+        Source::Media(MediaCounter::ClockUnknown),
+        "Of these streams, those whose clock rate cannot be told (yet): their jitter is not measured.",
+    ),
+    family(
+        "sluice_rtcp_packets_total",
+        COUNTER,
+        MEDIA,
+        Source::Media(MediaCounter::Rtcp),
+        "Datagrams that look like RTCP and reached the relay from that side.",
     ),
     family(
         "sluice_policy_questions_open",

@@ -11,6 +11,7 @@ mod collect;
 mod document;
 mod family;
 mod latency;
+mod media;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,6 +40,8 @@ pub struct BuildInfo {
     pub start_unix_seconds: u64,
     /// Live allocations that the configuration allows in all.
     pub allocations_limit: u32,
+    /// The tenants' names, by [`TenantId`](sluice_base::TenantId).
+    pub tenants: Vec<String>,
 }
 
 /// The metrics of one process.
@@ -61,7 +64,7 @@ impl Metrics {
     /// # Errors
     /// When a family of the table is not valid for the `prometheus` crate: a mistake in this crate.
     pub fn new(workers: usize, build: BuildInfo) -> Result<Self, prometheus::Error> {
-        let cells: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCells::default())).collect();
+        let cells: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCells::new(build.tenants.len()))).collect();
         let (recorders, readers): (Vec<_>, Vec<LatencyReader>) = (0..workers).map(|_| latency::pair()).unzip();
         let process = Arc::new(ProcessCells::default());
         let registry = Registry::new();

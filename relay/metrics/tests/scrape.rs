@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use sluice_base::WorkerId;
 use sluice_base::io::IoStats;
+use sluice_base::stats::media::{Media, MediaCounter, media_place, media_places};
 use sluice_base::stats::{Code, Counter, Counters, Direction, DropReason, Leg, Method, Single};
+use sluice_base::{TenantId, WorkerId};
 use sluice_metrics::{BuildInfo, FAMILIES, Kind, Metrics, Unit, documentation};
 
 fn metrics(workers: usize) -> Metrics {
@@ -16,6 +17,7 @@ fn metrics(workers: usize) -> Metrics {
         driver: "io_uring".into(),
         start_unix_seconds: 1_700_000_000,
         allocations_limit: 500,
+        tenants: vec!["main".into(), "clinic".into()],
     };
     Metrics::new(workers, build).unwrap()
 }
@@ -80,6 +82,38 @@ fn workers_are_summed() {
 }
 
 #[test]
+fn media_is_summed_by_tenant_and_side() {
+    let metrics = metrics(2);
+    for worker in 0..2 {
+        let (cells, _) = metrics.worker(WorkerId(worker)).unwrap();
+        let mut media = vec![Media::default(); media_places(2)];
+        let place = media_place(media.len(), TenantId(1), Leg::Peer);
+        let clinic = &mut media[place];
+        clinic.add(MediaCounter::Bytes, 1200);
+        clinic.add(MediaCounter::Expected, 100);
+        clinic.add(MediaCounter::Lost, 3);
+        clinic.observe_loss(3, 100);
+        clinic.observe_loss(0, 100);
+        clinic.observe_jitter(1_500_000);
+        cells.publish_media(&media);
+    }
+    let text = metrics.render().unwrap();
+    let labels = "tenant=\"clinic\",leg=\"peer\"";
+    assert_eq!(value(&text, &format!("sluice_rtp_bytes_total{{{labels}}}")), 2400.0);
+    assert_eq!(value(&text, &format!("sluice_rtp_packets_expected_total{{{labels}}}")), 200.0);
+    assert_eq!(value(&text, &format!("sluice_rtp_packets_lost_total{{{labels}}}")), 6.0);
+    assert_eq!(value(&text, "sluice_rtp_packets_lost_total{tenant=\"main\",leg=\"peer\"}"), 0.0);
+    let bucket = |family: &str, le: &str| value(&text, &format!("{family}_bucket{{{labels},le=\"{le}\"}}"));
+    assert_eq!(bucket("sluice_rtp_stream_loss_ratio", "0"), 2.0);
+    assert_eq!(bucket("sluice_rtp_stream_loss_ratio", "0.02"), 2.0);
+    assert_eq!(bucket("sluice_rtp_stream_loss_ratio", "0.05"), 4.0);
+    assert_eq!(bucket("sluice_rtp_jitter_seconds", "0.001"), 0.0);
+    assert_eq!(bucket("sluice_rtp_jitter_seconds", "0.002"), 2.0);
+    assert_eq!(value(&text, &format!("sluice_rtp_jitter_seconds_sum{{{labels}}}")), 0.003);
+    assert_eq!(value(&text, &format!("sluice_rtp_stream_loss_ratio_count{{{labels}}}")), 4.0);
+}
+
+#[test]
 fn a_histogram_goes_on_from_scrape_to_scrape() {
     let metrics = metrics(1);
     let (_, mut recorder) = metrics.worker(WorkerId(0)).unwrap();
@@ -112,7 +146,7 @@ fn names_follow_the_rules() {
         assert_eq!(base.ends_with("_ratio"), family.unit == Unit::Ratio, "{}", family.name);
         assert!(family.help.ends_with('.'), "{}", family.name);
         for label in family.labels {
-            let known = ["version", "driver", "method", "code", "leg", "direction", "reason", "worker"];
+            let known = ["version", "driver", "method", "code", "leg", "direction", "reason", "worker", "tenant"];
             assert!(known.contains(label), "{label} is not known to be bounded and free of personal data");
         }
     }

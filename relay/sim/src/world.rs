@@ -472,6 +472,7 @@ fn workers(
         driver: "sim".into(),
         start_unix_seconds: START_UNIX_SECONDS,
         allocations_limit: 0,
+        tenants: Vec::new(),
     };
     let metrics = Metrics::new(count, build).expect("the table of families is valid");
     let live = Arc::new(LivePorts::new(scenario.relays.len()));

@@ -54,6 +54,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         driver: choice.name().to_owned(),
         start_unix_seconds: started_unix_seconds,
         allocations_limit: config.limits.allocations(),
+        tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
     };
     let metrics = Arc::new(Metrics::new(cores.len(), build).map_err(|error| error.to_string())?);
     let plan = Plan {

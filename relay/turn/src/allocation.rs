@@ -7,6 +7,7 @@ use sluice_base::message::{AllocationView, Traffic};
 use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SocketId, TransportAddress, WorkerId};
 
 use crate::auth::Identity;
+use crate::quality::Flow;
 use crate::quota::Claim;
 
 /// The client's side of the five-tuple (RFC 8656, 3.1); the transport is UDP.
@@ -70,6 +71,8 @@ pub(crate) struct Permission {
     pub(crate) due_at: Mono,
     /// The index of the relay address where the peer is one of our own.
     pub(crate) own: Option<u8>,
+    /// The media of what has no channel.
+    pub(crate) flow: Flow,
 }
 
 impl Allocation {

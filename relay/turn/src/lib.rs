@@ -25,6 +25,7 @@ pub mod harness;
 mod opening;
 mod options;
 mod ports;
+mod quality;
 mod quota;
 mod relay;
 mod reply;

@@ -31,15 +31,17 @@ impl<R: RngCore> Server<R> {
         if now.mono >= route.live_until {
             return self.dropped(DropReason::Expired);
         }
-        if route.limited && !self.charge(now, route.allocation.0 as u32, len) {
-            return self.dropped(DropReason::RateLimited);
-        }
+        let allocation = route.allocation.0 as u32;
         slot.set_len(channel_data::HEADER_LEN + len);
         slot.trim_front(channel_data::HEADER_LEN);
-        if let Some(own) = route.own {
-            return self.relay_to_own(now, route.allocation.0 as u32, own, route.peer, SendOptions::default(), slot);
+        self.look(now, at, Leg::Client, allocation, slot.payload());
+        if route.limited && !self.charge(now, allocation, len) {
+            return self.dropped(DropReason::RateLimited);
         }
-        self.relay_to_peer(route.allocation.0 as u32, route.relay_socket, route.peer, SendOptions::default(), len)
+        if let Some(own) = route.own {
+            return self.relay_to_own(now, allocation, own, route.peer, SendOptions::default(), slot);
+        }
+        self.relay_to_peer(allocation, route.relay_socket, route.peer, SendOptions::default(), len)
     }
 
     /// A Send indication, of which the slot holds only the data (RFC 8656, 11.2).
@@ -58,10 +60,14 @@ impl<R: RngCore> Server<R> {
             return self.dropped(DropReason::PeerFamily);
         };
         let relay_socket = relay.socket;
-        let own = match self.permissions.get(&(allocation, peer.ip())) {
-            Some(permission) if now.mono < permission.live_until() => permission.own,
+        let own = match self.permissions.get_mut(&(allocation, peer.ip())) {
+            Some(permission) if now.mono < permission.live_until() => {
+                self.quality.observe(now.mono, &mut permission.flow, Leg::Client, allocation, slot.payload());
+                permission.own
+            }
             _ => return self.dropped(DropReason::NoPermission),
         };
+        self.watch_streams(now);
         if !self.charge(now, allocation, slot.payload().len()) {
             return self.dropped(DropReason::RateLimited);
         }
@@ -135,6 +141,7 @@ impl<R: RngCore> Server<R> {
         if route.own.is_some_and(|own| !self.guard.is_live(own, from)) {
             return self.dropped(DropReason::PeerForbidden);
         }
+        self.look(now, at, Leg::Peer, allocation, slot.payload());
         if route.limited && !self.charge(now, allocation, len) {
             return self.dropped(DropReason::RateLimited);
         }
@@ -167,14 +174,16 @@ impl<R: RngCore> Server<R> {
         if now.mono >= live_until {
             return self.dropped(DropReason::Expired);
         }
-        match self.permissions.get(&(allocation, from.ip())) {
+        match self.permissions.get_mut(&(allocation, from.ip())) {
             Some(permission) if now.mono < permission.live_until() => {
                 if permission.own.is_some_and(|own| !self.guard.is_live(own, from)) {
                     return self.dropped(DropReason::PeerForbidden);
                 }
+                self.quality.observe(now.mono, &mut permission.flow, Leg::Peer, allocation, slot.payload());
             }
             _ => return self.dropped(DropReason::NoPermission),
         }
+        self.watch_streams(now);
         let len = slot.payload().len();
         if !self.charge(now, allocation, len) {
             return self.dropped(DropReason::RateLimited);
@@ -207,6 +216,13 @@ impl<R: RngCore> Server<R> {
     ) -> Disposition {
         self.count_up(allocation, len);
         Disposition::Relay { socket, to, options }
+    }
+
+    /// Looks at a packet of a channel that may be media, as it came to the relay: before a rate refuses it.
+    #[inline]
+    fn look(&mut self, now: Now, route: u32, leg: Leg, allocation: u32, payload: &[u8]) {
+        self.quality.observe(now.mono, &mut self.routes.record_mut(route).flow, leg, allocation, payload);
+        self.watch_streams(now);
     }
 
     /// Takes a packet off the allocation's rate.

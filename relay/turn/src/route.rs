@@ -7,6 +7,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use sluice_base::{AllocationId, Mono, SocketId, TransportAddress};
 
+use crate::quality::Flow;
+
 /// A bound channel (RFC 8656, 12).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
@@ -27,6 +29,8 @@ pub(crate) struct Route {
     pub(crate) allocation: AllocationId,
     /// Until when the binding itself holds.
     pub(crate) bound_until: Mono,
+    /// Its media.
+    pub(crate) flow: Flow,
 }
 
 /// The records, by client and number and by relayed address and peer.

@@ -17,6 +17,7 @@ use sluice_base::message::{
     AllocationPage, Alternates, Envelope, LentPort, Order, ReservationToken, Traffic, WorkerMessage,
 };
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
+use sluice_base::stats::media::Media;
 use sluice_base::stats::{Code, Counter, Counters, DropReason, Method as MethodLabel, Single};
 use sluice_base::wheel::Wheel;
 use sluice_base::{AllocationId, Family, ListenerId, Mono, Now, Pii, QuestionId, SocketId, TransportAddress, WorkerId};
@@ -30,6 +31,7 @@ use crate::guard::{Guard, Judgement, SourceLimiter};
 use crate::opening::{Opening, Wishes, granted_lifetime};
 use crate::options::{ServerOptions, Shared};
 use crate::ports::PortPool;
+use crate::quality::{PORTION_INTERVAL, Quality};
 use crate::reply::{self, Reply, ReturnPath};
 use crate::route::{Route, Routes};
 
@@ -110,6 +112,9 @@ pub struct Server<R> {
     pub(crate) counters: Counters,
     /// Nothing begins any more, and where whoever comes is sent.
     draining: Option<Alternates>,
+    pub(crate) quality: Quality,
+    /// A timer for the streams waits.
+    streams_timed: bool,
 }
 
 /// What a socket is.
@@ -129,6 +134,7 @@ pub(crate) enum Timer {
     Question(QuestionId),
     Reservation(ReservationToken),
     Opening(OpenTicket),
+    Streams,
 }
 
 /// An authenticated request.
@@ -163,7 +169,7 @@ impl<R: RngCore> Server<R> {
         let (clients, permissions, relays) = (table(), table(), table());
         let (reservations, openings, asked) = (table(), table(), table());
         let (open_requests, open_of_client) = (table(), table());
-        let [routes_seed, answers_seed, sources_seed] = [(); 3].map(|()| rng.next_u64());
+        let [routes_seed, answers_seed, sources_seed, streams_seed] = [(); 4].map(|()| rng.next_u64());
         Server {
             auth: Authenticator::new(&options, &shared.nonce_key),
             guard: Guard::new(&options, shared.live.clone()),
@@ -191,6 +197,8 @@ impl<R: RngCore> Server<R> {
             outputs: VecDeque::new(),
             counters: Counters::default(),
             draining: None,
+            quality: Quality::new(options.tenants.len(), streams_seed),
+            streams_timed: false,
             options,
             shared,
             rng,
@@ -271,6 +279,7 @@ impl<R: RngCore> Server<R> {
                 Timer::Question(id) => self.question_due(now, id),
                 Timer::Reservation(token) => self.end_reservation(token),
                 Timer::Opening(ticket) => self.opening_due(now, ticket),
+                Timer::Streams => self.streams_due(now),
             }
         }
         self.due = due;
@@ -294,6 +303,11 @@ impl<R: RngCore> Server<R> {
             self.counters.set(Counter::single(gauge), value as u64);
         }
         &mut self.counters
+    }
+
+    /// What was seen of the media so far, by [`media_place`](sluice_base::stats::media::media_place).
+    pub fn media(&self) -> &[Media] {
+        self.quality.media()
     }
 
     /// The live allocations.
@@ -708,7 +722,8 @@ impl<R: RngCore> Server<R> {
                     _ => None,
                 };
                 self.at_mut(slot).permitted.push(peer);
-                self.permissions.insert((slot, peer), Permission { until, grant, due_at: Mono::NEVER, own });
+                let flow = self.quality.flow(self.at(slot).identity.tenant);
+                self.permissions.insert((slot, peer), Permission { until, grant, due_at: Mono::NEVER, own, flow });
             }
         }
         self.watch_permission(now.mono, slot, peer);
@@ -749,6 +764,7 @@ impl<R: RngCore> Server<R> {
             None => {
                 let own = self.permissions.get(&(slot, peer.ip())).and_then(|p| p.own);
                 let live_until = Mono::default();
+                let flow = self.quality.flow(self.at(slot).identity.tenant);
                 let at = self.routes.add(Route {
                     live_until,
                     client_socket,
@@ -760,6 +776,7 @@ impl<R: RngCore> Server<R> {
                     limited: false,
                     allocation: id,
                     bound_until,
+                    flow,
                 });
                 self.at_mut(slot).routes.push(at);
                 let next = self.within_a_turn(now.mono, bound_until);
@@ -908,6 +925,23 @@ impl<R: RngCore> Server<R> {
         }
     }
 
+    /// A portion of the streams is to be observed, and the next one in a while.
+    fn streams_due(&mut self, now: Now) {
+        self.streams_timed = self.quality.observe_portion(now.mono);
+        if self.streams_timed {
+            self.wheel.add(now.mono.after(PORTION_INTERVAL), Timer::Streams);
+        }
+    }
+
+    /// The first stream sets the timer of all.
+    #[inline]
+    pub(crate) fn watch_streams(&mut self, now: Now) {
+        if !self.streams_timed && self.quality.is_followed() {
+            self.streams_timed = true;
+            self.wheel.add(now.mono.after(PORTION_INTERVAL), Timer::Streams);
+        }
+    }
+
     /// Asks again before a grant runs out.
     fn review(&mut self, now: Now, slot: u32, peer: Option<Pii<IpAddr>>) {
         if self.asked.len() >= QUESTIONS_PER_WORKER_MAX {
@@ -967,6 +1001,7 @@ impl<R: RngCore> Server<R> {
             return;
         };
         self.counters.add(Counter::single(why), 1);
+        self.quality.end(slot);
         self.clients.remove(&allocation.client);
         for at in &allocation.routes {
             self.routes.remove(*at);
@@ -990,7 +1025,8 @@ impl<R: RngCore> Server<R> {
     }
 
     fn end_permission(&mut self, slot: u32, peer: Pii<IpAddr>) {
-        if self.permissions.remove(&(slot, peer)).is_some() {
+        if let Some(permission) = self.permissions.remove(&(slot, peer)) {
+            self.quality.end_flow(slot, &permission.flow);
             let allocation = self.at_mut(slot);
             allocation.permitted.retain(|other| *other != peer);
             allocation.claim.end_permission();
@@ -999,6 +1035,7 @@ impl<R: RngCore> Server<R> {
     }
 
     fn end_channel(&mut self, slot: u32, at: u32) {
+        self.quality.end_flow(slot, &self.routes.record(at).flow);
         self.routes.remove(at);
         let allocation = self.at_mut(slot);
         allocation.routes.retain(|other| *other != at);
@@ -1079,6 +1116,7 @@ impl<R: RngCore> Server<R> {
         }
         self.traffic[slot as usize] = Traffic::default();
         self.allocations[slot as usize] = Some(Box::new(allocation));
+        self.quality.begin(slot);
         self.watch_allocation(now, slot);
         self.counters.add(Counter::single(Single::AllocationsCreated), 1);
         slot

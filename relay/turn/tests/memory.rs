@@ -84,6 +84,28 @@ fn between_two_clients() {
 }
 
 #[test]
+fn of_media_with_old_and_new_sources() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT);
+    let relayed = client.allocated(&mut relay);
+    let [peer, _] = PEERS.map(socket_address);
+    client.bind(&mut relay, 0x4000, peer);
+    let socket = relay.socket_at(relayed).unwrap();
+    let mut bytes = [7; 172];
+    bytes[0] = 0x80;
+    let mut packet = Packet::new(&bytes);
+    let mut pass = |n: u32| {
+        bytes[2..4].copy_from_slice(&(n as u16).to_be_bytes());
+        bytes[8..12].copy_from_slice(&(n / 4 * (n % 2)).to_be_bytes());
+        packet.refill(&bytes);
+        assert!(matches!(relay.packet(socket, peer, &mut packet), Disposition::Relay { .. }));
+    };
+    pass(0);
+    let measured = allocation_counter::measure(|| (1..2000).for_each(&mut pass));
+    assert_eq!(measured.count_total, 0, "allocations on the packet path");
+}
+
+#[test]
 fn of_what_is_dropped() {
     let mut options = options();
     options.packets_per_second = 1;

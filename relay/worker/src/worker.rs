@@ -253,6 +253,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
         let counters = self.turn.counters();
         counters.add(Counter::single(Single::Ticks), 1);
         self.cells.publish(counters, &stats);
+        self.cells.publish_media(self.turn.media());
         self.latency.hand_over();
         self.published_at = now.mono;
         self.unpublished = false;

@@ -20,6 +20,7 @@ mod orders;
 mod own_relays;
 mod permissions;
 mod personal;
+mod quality;
 mod questions;
 mod quotas;
 mod relaying;
