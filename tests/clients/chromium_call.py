@@ -2,7 +2,7 @@
 
 usage: chromium_call.py USERNAME PASSWORD FRAMES SECONDS END END
 END is NAMESPACE,URL,ADDRESS: the file of a network namespace, the TURN server as seen from there, and the relayed
-address that its allocation has to have.
+address that its allocation has to have (or several, joined by +).
 Prints what both saw as JSON; exits 0 when each decoded at least FRAMES frames, between these two addresses.
 """
 
@@ -56,8 +56,9 @@ def open_page(playwright, program, url, username, credential):
 
 
 def is_done(seen, frames, own, other):
-    paired = [(seen[end]["type"], seen[end]["address"]) for end in ("local", "remote")]
-    return seen["frames"] >= frames and paired == [("relay", own), ("relay", other)]
+    pair = ((seen["local"], own), (seen["remote"], other))
+    relayed = all(end["type"] == "relay" and end["address"] in addresses for end, addresses in pair)
+    return seen["frames"] >= frames and relayed
 
 
 def run(username, credential, frames, seconds, ends):
@@ -69,7 +70,7 @@ def run(username, credential, frames, seconds, ends):
         caller, callee = pages
         offer = caller.evaluate("end.offer()")
         caller.evaluate("answer => end.accept(answer)", callee.evaluate("offer => end.answer(offer)", offer))
-        addresses = [address for (_, _, address) in ends]
+        addresses = [addresses.split("+") for (_, _, addresses) in ends]
         deadline = time.monotonic() + seconds
         while True:
             seen = [page.evaluate("end.look()") for page in pages]

@@ -2,7 +2,7 @@
 
 usage: gstreamer_relay.py HOST PORT USERNAME PASSWORD ADDRESS FRAMES SECONDS
 Prints what was seen as JSON; exits 0 when FRAMES frames were decoded, and every candidate was a relayed one with
-ADDRESS. For Debian's interpreter, which has the bindings.
+ADDRESS (or one of several, joined by +). For Debian's interpreter, which has the bindings.
 """
 
 import json
@@ -98,22 +98,22 @@ class Call:
         return None
 
 
-def is_relayed(candidate, address):
+def is_relayed(candidate, addresses):
     words = candidate.split()
-    return words[words.index("typ") + 1] == "relay" and words[4] == address
+    return words[words.index("typ") + 1] == "relay" and words[4] in addresses
 
 
-def run(host, port, username, password, address, frames, seconds):
+def run(host, port, username, password, addresses, frames, seconds):
     Gst.init(None)
     call = Call(f"turn://{username}:{password}@{host}:{port}?transport=udp", frames)
     error = call.run(seconds)
     states = [end.get_property("ice-connection-state").value_nick for end in (call.sender, call.receiver)]
     seen = {"frames": call.decoded, "states": states, "candidates": call.candidates, "error": error}
     print(json.dumps(seen))
-    relayed = call.candidates and all(is_relayed(candidate, address) for candidate in call.candidates)
+    relayed = call.candidates and all(is_relayed(candidate, addresses) for candidate in call.candidates)
     return call.decoded >= frames and relayed
 
 
 if __name__ == "__main__":
-    _, host, port, username, password, address, frames, seconds = sys.argv
-    sys.exit(0 if run(host, port, username, password, address, int(frames), int(seconds)) else 1)
+    _, host, port, username, password, addresses, frames, seconds = sys.argv
+    sys.exit(0 if run(host, port, username, password, addresses.split("+"), int(frames), int(seconds)) else 1)

@@ -154,10 +154,18 @@ impl Subject {
 
     /// Starts coturn in its place: what fails there too is a mistake of the test.
     fn start_reference(peer_port: u16) -> Result<Self, String> {
-        let port = server::free_udp_port(netns::RELAY_V4)?;
+        let addresses = [netns::RELAY_V4, netns::RELAY_V6];
+        let subject = Self::start_reference_at(&addresses, &["--allow-loopback-peers".to_owned()])?;
+        Ok(Subject { target: Target { peer_port, ..subject.target }, ..subject })
+    }
+
+    /// Starts coturn on these addresses.
+    pub(crate) fn start_reference_at(addresses: &[&str], options: &[String]) -> Result<Self, String> {
+        let first = addresses.first().ok_or("coturn needs an address")?;
+        let port = server::free_udp_port(first)?;
         let mut command = Command::new("turnserver");
-        command.args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech", "--allow-loopback-peers"]);
-        for ip in [netns::RELAY_V4, netns::RELAY_V6] {
+        command.args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech"]).args(options);
+        for ip in addresses {
             command.args(["-L", ip, "-E", ip]);
         }
         for (user, password) in [STATIC_USER, OTHER_USER] {
@@ -165,9 +173,9 @@ impl Subject {
         }
         command.args(["-r", REALM, "-p", &port.to_string(), "--log-file", "stdout"]);
         let log = netns::folder()?.join("reference.log");
-        let at = address(netns::RELAY_V4, port)?;
+        let at = address(first, port)?;
         let server = Server::start(&mut command, &log, at)?;
-        let target = Target { name: "coturn".to_owned(), port, peer_port, is_reference: true };
+        let target = Target { name: "coturn".to_owned(), port, peer_port: 0, is_reference: true };
         Ok(Subject { target, metrics: at, server })
     }
 }
@@ -214,6 +222,7 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
     if reference {
         let subject = Subject::start_reference(peers.port)?;
         run_on(report, &subject, &[&subject.target], &wants);
+        outside::run_reference(report, &wants);
         return peers.stop();
     }
     if wants("quickstart") {
@@ -253,9 +262,7 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
             }
         }
     }
-    if outside::GROUPS.iter().any(|group| wants(group)) {
-        outside::run(report, &wants, &mut shown);
-    }
+    outside::run(report, &wants, &mut shown);
     report.test("no address, name or secret of a client in all of the output", || personal::none_in(&shown));
     peers.stop()
 }

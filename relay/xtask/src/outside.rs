@@ -58,16 +58,29 @@ const LINES: &[Line] = &[
 
 /// Runs what is wanted of the groups; what the relay has shown is added to `shown`.
 pub(crate) fn run(report: &Report, wants: &dyn Fn(&str) -> bool, shown: &mut String) {
-    let mut scene = None;
-    let ready = report.test(&format!("{NAME}: starts and answers"), || {
-        scene = Some(Scene::new()?);
-        Ok(())
-    });
-    let Some(scene) = scene.filter(|_| ready) else {
-        return;
-    };
+    if let Some(scene) = Scene::set(report, wants, Scene::start_relay) {
+        run_on(report, wants, &scene);
+        if wants("nat") {
+            report
+                .test("what goes from one allocation to another does not leave the machine", || scene.stayed_inside());
+        }
+        clients::finish(report, scene.subject, shown);
+    }
+}
+
+/// The same clients to coturn: what fails there too is a mistake of the test.
+pub(crate) fn run_reference(report: &Report, wants: &dyn Fn(&str) -> bool) {
+    if let Some(scene) = Scene::set(report, wants, Scene::start_reference) {
+        run_on(report, wants, &scene);
+    }
+}
+
+fn run_on(report: &Report, wants: &dyn Fn(&str) -> bool, scene: &Scene) {
     if wants("nat") {
-        behind_nat(report, &scene);
+        uclients(report, &scene.network.one, scene.subject.target.port);
+        let [first, second] = MAPPED.map(|mapped| mapped.external);
+        report.test("chromium calls chromium, by external addresses of two listeners", || scene.call(first, second));
+        report.test("chromium calls chromium, one of them over IPv6", || scene.call(nat::RELAY_V6, second));
     }
     if wants("firefox") {
         report.test("firefox, relayed candidates only: 60 frames", || scene.firefox());
@@ -75,16 +88,6 @@ pub(crate) fn run(report: &Report, wants: &dyn Fn(&str) -> bool, shown: &mut Str
     if wants("gstreamer") {
         report.test("gstreamer, relayed candidates only: 60 frames", || scene.gstreamer());
     }
-    clients::finish(report, scene.subject, shown);
-}
-
-fn behind_nat(report: &Report, scene: &Scene) {
-    uclients(report, &scene.network.one, scene.subject.target.port);
-    let [first, second] = MAPPED.map(|mapped| mapped.external);
-    report.test("chromium calls chromium, by external addresses of two listeners", || scene.call(first, second));
-    report.test("chromium calls chromium, one of them over IPv6", || scene.call(nat::RELAY_V6, second));
-    report
-        .test("what goes from one allocation to another does not leave the relay's machine", || scene.stayed_inside());
 }
 
 /// The network, the relay and the peers.
@@ -96,14 +99,31 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Result<Self, String> {
-        let network = Network::new()?;
-        let peers = Peers::start(&network.other)?;
+    /// Sets it when one of the groups is wanted.
+    fn set(report: &Report, wants: &dyn Fn(&str) -> bool, start: fn() -> Result<Subject, String>) -> Option<Self> {
+        if !GROUPS.iter().any(|group| wants(group)) {
+            return None;
+        }
+        let mut scene = None;
+        report.test(&format!("{NAME}: starts and answers"), || {
+            let network = Network::new()?;
+            let peers = Peers::start(&network.other)?;
+            scene = Some(Scene { subject: start()?, _peers: peers, network });
+            Ok(())
+        });
+        scene
+    }
+
+    fn start_relay() -> Result<Subject, String> {
         let port = server::free_udp_port(MAPPED[0].inner)?;
         let metrics_port = server::free_udp_port(netns::RELAY_V4)?;
         let text = configuration(port, metrics_port);
-        let at = [(MAPPED[0].inner, port), (netns::RELAY_V4, metrics_port)];
-        Ok(Scene { subject: Subject::start_with(NAME, &text, at)?, _peers: peers, network })
+        Subject::start_with(NAME, &text, [(MAPPED[0].inner, port), (netns::RELAY_V4, metrics_port)])
+    }
+
+    fn start_reference() -> Result<Subject, String> {
+        let mapped = MAPPED.map(|m| format!("--external-ip={}/{}", m.external, m.inner));
+        Subject::start_reference_at(&[MAPPED[0].inner, MAPPED[1].inner, nat::RELAY_V6], &mapped)
     }
 
     /// Two browsers, each of which came to another address of the relay.
@@ -117,11 +137,20 @@ impl Scene {
         shell::capture(&mut command)?.ok("chromium_call.py").map(drop)
     }
 
-    /// An end of a call as the script takes it. Who comes by IPv6 gets the relay's first IPv4 address.
+    /// An end of a call as the script takes it.
     fn end(&self, place: &Place, relay: &str) -> String {
-        let (host, relayed) =
-            if relay.contains(':') { (format!("[{relay}]"), MAPPED[0].external) } else { (relay.to_owned(), relay) };
-        format!("{},turn:{host}:{}?transport=udp,{relayed}", place.file(), self.subject.target.port)
+        let host = if relay.contains(':') { format!("[{relay}]") } else { relay.to_owned() };
+        let port = self.subject.target.port;
+        format!("{},turn:{host}:{port}?transport=udp,{}", place.file(), self.relayed(relay))
+    }
+
+    /// The relayed IPv4 address of a client that came to `relay`: the same, and over IPv6 the first.
+    fn relayed(&self, relay: &str) -> String {
+        match MAPPED.iter().find(|mapped| mapped.external == relay).unwrap_or(&MAPPED[0]) {
+            // coturn takes turns.
+            _ if self.subject.target.is_reference => MAPPED.map(|mapped| mapped.external).join("+"),
+            mapped => mapped.external.to_owned(),
+        }
     }
 
     /// A browser with both ends of a call.
@@ -140,7 +169,8 @@ impl Scene {
         let relay = MAPPED[1].external;
         let mut command = self.network.other.limited(SCRIPT_LIMIT, install::PYTHON);
         command.arg(shell::root().join("tests/clients/gstreamer_relay.py"));
-        command.args([relay, &self.subject.target.port.to_string(), user, password, relay, FRAMES, FRAME_SECONDS]);
+        command.args([relay, &self.subject.target.port.to_string(), user, password, &self.relayed(relay)]);
+        command.args([FRAMES, FRAME_SECONDS]);
         shell::capture(command.env("HOME", clients::home()?))?.ok("gstreamer_relay.py").map(drop)
     }
 
