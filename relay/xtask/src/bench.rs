@@ -1,4 +1,5 @@
-//! `cargo xtask bench-turn`: sluice on io_uring, sluice on epoll and coturn over the same work, in alternation.
+//! `cargo xtask bench-turn`: sluice on io_uring, sluice on epoll, coturn and the turn crate's server over the same
+//! work, in alternation.
 //!
 //! Each server has one core, the load generator another. Absolute times drift with the machine, so every round runs
 //! all servers one after the other and the ratios are taken within a round.
@@ -51,7 +52,7 @@ pub(crate) struct BenchArgs {
     /// mistakes on a busy machine.
     #[arg(long, value_name = "CORES", default_value_t = measure::OTHERS_CORES_MAX)]
     others_max: f64,
-    /// A folder with `sluice` and `sluice-loadgen`, instead of building them.
+    /// A folder with `sluice`, `sluice-loadgen` and `sluice-bench-webrtc-rs`, instead of building them.
     #[arg(long, value_name = "FOLDER")]
     binaries: Option<PathBuf>,
 }
@@ -113,8 +114,11 @@ fn binaries(args: &BenchArgs, kinds: &[Kind]) -> Result<PathBuf, String> {
     }
     let mut build = shell::cargo();
     build.args(["build", "--release", "-p", "sluice-loadgen"]);
-    if kinds.iter().any(|&kind| kind != Kind::Coturn) {
+    if kinds.iter().any(|kind| matches!(kind, Kind::IoUring | Kind::Epoll)) {
         build.args(["-p", "sluice"]);
+    }
+    if kinds.contains(&Kind::WebrtcRs) {
+        build.args(["-p", "sluice-bench-webrtc-rs"]);
     }
     shell::show(&mut build)?;
     Ok(shell::target().join("release"))

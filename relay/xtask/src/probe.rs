@@ -45,6 +45,7 @@ pub(crate) fn run(report: &Report, targets: &[&Target]) {
 pub(crate) fn run_alone(report: &Report) {
     report.test("probe: a port without a listener", dead_port);
     report.test("probe: a port that keeps silent", silent_port);
+    report.test("probe: the turn crate's server, as the benchmark runs it", webrtc_rs);
     report.test("probe: a quota of one allocation is a 486", quota);
 }
 
@@ -191,6 +192,18 @@ fn silent_peer(target: &Target) -> Result<(), String> {
     Said::by(command)?.fails("echo", None, "of 50 packets 0 came back")
 }
 
+/// The server that is only measured otherwise.
+fn webrtc_rs() -> Result<(), String> {
+    let at = clients::address(netns::RELAY_V4, server::free_udp_port(netns::RELAY_V4)?)?;
+    let (user, password) = STATIC_USER;
+    let mut command = Command::new(shell::target().join("release/sluice-bench-webrtc-rs"));
+    command.args([&at.to_string(), user, password, clients::REALM]);
+    let _server = Server::start(&mut command, &netns::folder()?.join("webrtc-rs.log"), at)?;
+    let mut command = as_user(&format!("turn:{at}"));
+    command.args(PACKETS).arg("--json");
+    Said::by(command)?.serves().map(drop)
+}
+
 /// A relay that gives each user one allocation only.
 fn quota() -> Result<(), String> {
     let port = server::free_udp_port(netns::RELAY_V4)?;
@@ -208,7 +221,7 @@ fn quota() -> Result<(), String> {
     )?;
     let mut command = Command::new(clients::relay_program());
     command.arg("--config").arg(&config.path);
-    let at = std::net::SocketAddr::new(ip.parse().map_err(|e| format!("{ip}: {e}"))?, port);
+    let at = clients::address(ip, port)?;
     let server = Server::start(&mut command, &netns::folder()?.join("probe-quota.log"), at)?;
     let mut command = probe(&format!("turn:{at}"));
     command.args(["-u", user, "-w", password, "--json"]);

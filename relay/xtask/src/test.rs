@@ -46,6 +46,9 @@ const STEPS: &[Step] = &[
 /// One row of the benchmark: that it runs, and what it says. Figures of a shared machine decide nothing.
 const BENCH_ROW: &[&str] = &["bench-turn", "--row", "20000:172:up", "--rounds", "3", "--others-max", "2"];
 
+/// Those of whom something is demanded; the probe shows that the other one runs.
+const BENCH_SERVERS: &[&str] = &["--server", "io_uring", "--server", "epoll", "--server", "coturn"];
+
 /// Every name that `--only` takes.
 fn all_steps() -> impl Iterator<Item = &'static str> {
     STEPS.iter().map(|step| step.0).chain(clients::GROUPS.iter().copied()).chain(["bench"])
@@ -146,7 +149,7 @@ fn cargo_test(report: &Report) -> Result<(), String> {
 
 fn bench_row() -> Result<(), String> {
     let mut command = Command::new(shell::own_program()?);
-    shell::show(command.args(BENCH_ROW).arg("--binaries").arg(shell::target().join("release")))
+    shell::show(command.args(BENCH_ROW).args(BENCH_SERVERS).arg("--binaries").arg(shell::target().join("release")))
 }
 
 fn deny() -> Result<(), String> {

@@ -12,6 +12,9 @@ use crate::shell;
 pub(super) const USER: &str = "u";
 pub(super) const PASSWORD: &str = "p";
 
+/// Every server's realm.
+const REALM: &str = "realm.test";
+
 /// coturn sets this on its sockets by itself.
 const RECEIVE_BUFFER_BYTES: u32 = 2 * 1024 * 1024;
 
@@ -25,17 +28,21 @@ pub(super) enum Kind {
     Epoll,
     /// Debian's coturn.
     Coturn,
+    /// The turn crate's server, on tokio. Nothing is demanded of us beside it.
+    #[value(name = "webrtc-rs")]
+    WebrtcRs,
 }
 
 impl Kind {
     /// In the order of the first round.
-    pub(super) const ALL: [Self; 3] = [Self::IoUring, Self::Epoll, Self::Coturn];
+    pub(super) const ALL: [Self; 4] = [Self::IoUring, Self::Epoll, Self::Coturn, Self::WebrtcRs];
 
     /// The program's name.
     pub(super) fn server(self) -> &'static str {
         match self {
             Self::IoUring | Self::Epoll => "sluice",
             Self::Coturn => "coturn",
+            Self::WebrtcRs => "webrtc-rs",
         }
     }
 
@@ -45,14 +52,15 @@ impl Kind {
             Self::IoUring => "io_uring",
             Self::Epoll => "epoll",
             Self::Coturn => "libevent",
+            Self::WebrtcRs => "tokio",
         }
     }
 
     /// Its name in a line.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Coturn => "coturn",
-            sluice => sluice.driver(),
+            Self::Coturn | Self::WebrtcRs => self.server(),
+            Self::IoUring | Self::Epoll => self.driver(),
         }
     }
 }
@@ -80,6 +88,7 @@ impl Contender {
         command.args(["--pdeathsig", "KILL", "taskset", "-c"]).arg(core.to_string());
         match kind {
             Kind::Coturn => coturn(&mut command, &folder.0, address)?,
+            Kind::WebrtcRs => webrtc_rs(&mut command, binaries, address),
             sluice => self::sluice(&mut command, binaries, &folder.0, sluice, address)?,
         }
         let server = Server::start(&mut command, &folder.0.join("output.log"), SocketAddr::V4(address))
@@ -95,8 +104,8 @@ impl Contender {
     /// Ends it in order.
     pub(super) fn stop(self) -> Result<(), String> {
         match self.kind {
-            // coturn's exit status after SIGTERM says nothing.
-            Kind::Coturn => Ok(()),
+            // What an exit status of theirs after SIGTERM says is nothing to us.
+            Kind::Coturn | Kind::WebrtcRs => Ok(()),
             kind => self.server.stop().map_err(|error| format!("{}: {error}", kind.name())),
         }
     }
@@ -112,7 +121,7 @@ fn coturn(command: &mut Command, folder: &Path, address: SocketAddrV4) -> Result
     let ip = address.ip().to_string();
     command
         .args(["turnserver", "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-stdout-log", "--simple-log"])
-        .args(["--lt-cred-mech", "-r", "realm.test", "--allow-loopback-peers", "-m", "1"])
+        .args(["--lt-cred-mech", "-r", REALM, "--allow-loopback-peers", "-m", "1"])
         .arg("-u")
         .arg(format!("{USER}:{PASSWORD}"))
         .args(["-L", &ip, "-E", &ip, "-p"])
@@ -120,6 +129,11 @@ fn coturn(command: &mut Command, folder: &Path, address: SocketAddrV4) -> Result
         .arg(format!("--log-file={}", folder.join("coturn.log").display()))
         .arg(format!("--pidfile={}", folder.join("coturn.pid").display()));
     Ok(())
+}
+
+/// Its sockets get the same receive buffer, by itself.
+fn webrtc_rs(command: &mut Command, binaries: &Path, address: SocketAddrV4) {
+    command.arg(binaries.join("sluice-bench-webrtc-rs")).args([&address.to_string(), USER, PASSWORD, REALM]);
 }
 
 fn sluice(
@@ -142,7 +156,7 @@ fn configuration(kind: Kind, address: SocketAddrV4) -> String {
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "\n[[listen]]\naddress = \"{address}\"\nrealm = \"realm.test\"\n\
+        "\n[[listen]]\naddress = \"{address}\"\nrealm = \"{REALM}\"\n\
          \n[guard]\nallow_peers = [\"loopback\"]\n\
          unauthenticated_per_second = 1000000\nunauthenticated_burst = 1000000\n\
          \n[limits]\nallocations_per_user = 0\n\

@@ -43,6 +43,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sluice-xtask", &["sluice-base", "sluice-wire", "sluice-crypto"]),
     ("sluice-loadgen", &["sluice-base", "sluice-wire", "sluice-crypto"]),
     ("sluice-bench-cores", &["sluice-base", "sluice-wire", "sluice-crypto", "sluice-turn"]),
+    // A server of others, to be measured beside ours.
+    ("sluice-bench-webrtc-rs", &[]),
     // Of a workspace of its own, so that nothing else is built with it.
     ("sluice-fuzz", &["sluice-base", "sluice-wire", "sluice-turn", "sluice-config"]),
 ];
@@ -65,14 +67,14 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("seccompiler", &["sluice-net", "sluice-xtask"]),
     ("sha1", &["sluice-crypto"]),
     ("sha2", &["sluice-crypto"]),
-    ("socket2", &["sluice-net", "sluice-loadgen"]),
+    ("socket2", &["sluice-net", "sluice-loadgen", "sluice-bench-webrtc-rs"]),
     ("stun", &["sluice"]),
     ("subtle", &["sluice-crypto"]),
     ("toml", &["sluice-config"]),
-    ("tokio", &["sluice-admin", "sluice"]),
+    ("tokio", &["sluice-admin", "sluice", "sluice-bench-webrtc-rs"]),
     ("tracing-subscriber", &["sluice"]),
-    ("turn", &["sluice"]),
-    ("webrtc-util", &["sluice"]),
+    ("turn", &["sluice", "sluice-bench-webrtc-rs"]),
+    ("webrtc-util", &["sluice", "sluice-bench-webrtc-rs"]),
 ];
 
 /// An edge that the table does not have.
