@@ -20,7 +20,7 @@ use plan::Row;
 /// Options of `bench-turn`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
-    /// A selection of rows that takes about a minute.
+    /// A selection of rows that takes about two minutes.
     #[arg(long)]
     quick: bool,
     /// Only this row, as RATE:SIZE:DIRECTION (20000:172:up; rate 0 is flat out; directions: up, down, c2c, burst,
