@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, install, netns, outside, personal, probe, prometheus, sha256, shell, turnutils};
+use crate::{as_unit, install, netns, outside, personal, probe, prometheus, quality, sha256, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -198,6 +198,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "aioice",
     "refusals",
     "chromium",
+    "quality",
     "metrics",
     "prometheus",
     "nat",
@@ -283,6 +284,9 @@ fn run_on(report: &Report, main: &Subject, all: &[&Target], wants: &dyn Fn(&str)
     if wants("chromium") {
         report.test("chromium, relayed candidates only: 60 frames", || chromium(&main.target));
     }
+    if wants("quality") && !main.target.is_reference {
+        report.test("quality: what a browser's media lost on its way to the relay, within 1 %", || quality(main));
+    }
     if wants("metrics") && !main.target.is_reference {
         report.test("metrics: promtool has nothing to say, and the packets are counted", || metrics(main));
     }
@@ -367,6 +371,20 @@ pub(crate) fn home() -> Result<PathBuf, String> {
     let home = netns::folder()?.join("home");
     std::fs::create_dir_all(&home).map_err(|e| e.to_string())?;
     Ok(home)
+}
+
+/// A call of Chromium with itself, whose way to the relay loses packets.
+fn quality(subject: &Subject) -> Result<(), String> {
+    let home = netns::folder()?.join("home");
+    std::fs::create_dir_all(&home).map_err(|e| e.to_string())?;
+    quality::compare(address(netns::RELAY_V4, subject.target.port)?, subject.metrics, |way| {
+        let mut command = script("chromium_quality.py");
+        command.arg(format!("turn:{way}?transport=udp"));
+        command.args([STATIC_USER.0, STATIC_USER.1, quality::CALL_SECONDS]);
+        let text = shell::capture(command.env("HOME", home))?.ok("chromium")?;
+        let line = text.lines().last().unwrap_or_default();
+        serde_json::from_str(line).map_err(|e| format!("{e}: {line}"))
+    })
 }
 
 fn metrics(subject: &Subject) -> Result<(), String> {
