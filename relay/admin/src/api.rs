@@ -13,6 +13,9 @@ pub const ALLOCATIONS: &str = "/v1/allocations";
 /// `POST /v1/drain`.
 pub const DRAIN: &str = "/v1/drain";
 
+/// `POST /v1/reload`.
+pub const RELOAD: &str = "/v1/reload";
+
 /// How the relay is.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -38,6 +41,8 @@ pub struct Status {
     pub allocations: u64,
     /// Allocations that may be alive.
     pub allocations_limit: u32,
+    /// The last reload, if there was one.
+    pub last_reload: Option<LastReload>,
     /// The end that is under way, if it is.
     pub draining: Option<Draining>,
     /// What is wrong; nothing when it is well.
@@ -53,6 +58,62 @@ pub struct Draining {
     pub since_seconds: u64,
     /// How long they may go on.
     pub deadline_in_seconds: u64,
+}
+
+/// When the configuration was read again, and what came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LastReload {
+    /// When, in seconds since the Unix epoch.
+    pub unix_seconds: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a reload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All of it is in force on every worker.
+    Applied,
+    /// It is what was in force already.
+    Unchanged,
+    /// A worker has not confirmed in time; it takes it over before anything else when it goes on.
+    Unconfirmed,
+    /// Nothing is applied: a key that changed takes a restart.
+    NeedsRestart,
+    /// Nothing is applied: it has mistakes.
+    Invalid,
+    /// Nothing is applied: the reload before is not confirmed yet.
+    Busy,
+}
+
+impl Outcome {
+    /// Whether the configuration in force is the one of the file.
+    pub fn is_well(self) -> bool {
+        matches!(self, Outcome::Applied | Outcome::Unchanged)
+    }
+}
+
+/// The answer to a reload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reload {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Every key that is another one than in force.
+    pub changes: Vec<Change>,
+    /// What is wrong, with file, line and key.
+    pub error: Option<String>,
+    /// What works and should still be changed.
+    pub warnings: Vec<String>,
+}
+
+/// A key that changed. Values are not told: some are secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// Its path; of a tenant's by the tenant's name.
+    pub key: String,
+    /// It takes a restart.
+    pub restart: bool,
 }
 
 /// One worker.

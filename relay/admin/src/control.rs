@@ -36,6 +36,8 @@ pub enum Command {
     Status(Reply<api::Status>),
     /// A part of the allocations, from a cursor on.
     Allocations(u64, Reply<api::Allocations>),
+    /// Read the configuration again: all of it comes into force or nothing.
+    Reload(Caller, Reply<api::Reload>),
     /// Let nobody new in, and end when nobody is left. Asked again it says how far it is.
     Drain(Caller, Reply<api::Draining>),
 }
@@ -104,6 +106,7 @@ impl Control {
         let router = Router::new()
             .route(api::STATUS, get(status))
             .route(api::ALLOCATIONS, get(allocations))
+            .route(api::RELOAD, post(reload))
             .route(api::DRAIN, post(drain))
             .fallback(not_found)
             .method_not_allowed_fallback(not_found)
@@ -186,6 +189,10 @@ async fn allocations(State(commands): State<mpsc::Sender<Command>>, uri: Uri) ->
     }
 }
 
+async fn reload(State(commands): State<mpsc::Sender<Command>>, Extension(caller): Extension<Caller>) -> Answer {
+    ask(&commands, |reply| Command::Reload(caller, reply)).await
+}
+
 async fn drain(State(commands): State<mpsc::Sender<Command>>, Extension(caller): Extension<Caller>) -> Answer {
     ask(&commands, |reply| Command::Drain(caller, reply)).await
 }
@@ -209,7 +216,8 @@ async fn ask<T: Serialize>(commands: &mpsc::Sender<Command>, command: impl FnOnc
 }
 
 async fn not_found() -> Answer {
-    let paths = format!("there is GET {} and {}, and POST {}", api::STATUS, api::ALLOCATIONS, api::DRAIN);
+    let (get, post) = ([api::STATUS, api::ALLOCATIONS].join(", "), [api::RELOAD, api::DRAIN].join(", "));
+    let paths = format!("there is GET {get} and POST {post}");
     problem(StatusCode::NOT_FOUND, "no such path", &paths)
 }
 

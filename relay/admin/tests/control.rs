@@ -81,6 +81,7 @@ fn status() -> Status {
         metrics: None,
         allocations: 4,
         allocations_limit: 5,
+        last_reload: None,
         draining: None,
         faults: Vec::new(),
     }

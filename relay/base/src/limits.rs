@@ -253,6 +253,9 @@ pub const CONTROL_COMMANDS_MAX: usize = 16;
 /// How long a command of the control socket may take to be answered: beyond it the operator is told that it hangs.
 pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a worker may take to confirm a reload before the operator is told that it has not: less than the answer.
+pub const RELOAD_CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long the client of the control socket waits: the answer's time, and that of a busy machine.
 pub const CONTROL_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -5,6 +5,7 @@
 //! secrets come through [`Sources`].
 #![forbid(unsafe_code)]
 
+mod change;
 mod error;
 #[cfg(test)]
 mod example;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use sluice_base::message::Alternates;
 use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 
+pub use change::Change;
 pub use error::{ConfigError, Problem};
 pub use source::{ReadError, SecretFile, Sources, System};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub control: Control,
     /// How the relay ends.
     pub drain: Drain,
+    /// What is logged.
+    pub log: Log,
     /// Tenants, in the order of their [`TenantId`]s.
     pub tenants: Vec<Tenant>,
     /// What works and should still be changed, in words for an operator.
@@ -106,6 +110,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             control: Control::default(),
             drain: Drain::default(),
+            log: Log::default(),
             tenants: Vec::new(),
             warnings: Vec::new(),
         }
@@ -314,6 +319,40 @@ impl Default for Drain {
     fn default() -> Self {
         Drain { deadline: limits::DRAIN_DEADLINE_DEFAULT, alternates: Alternates::default() }
     }
+}
+
+/// `[log]`: what is logged to standard error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Log {
+    /// From which level on.
+    pub level: LogLevel,
+}
+
+/// A level of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogLevel {
+    /// What stops the relay.
+    Error,
+    /// What would wake somebody.
+    Warn,
+    /// What changes.
+    #[default]
+    Info,
+    /// What may explain a fault.
+    Debug,
+    /// All of it.
+    Trace,
+}
+
+impl LogLevel {
+    /// Every level with its name.
+    pub const NAMED: &'static [(&'static str, LogLevel)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
 }
 
 /// `[control]`: the socket of administrators.

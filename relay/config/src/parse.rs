@@ -16,8 +16,8 @@ use crate::error::{Problem, place, shown};
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
 use crate::{
-    Config, Control, ControlSocket, Drain, Driver, Guard, Io, Limits, Listen, Metrics, Quota, Range, Relay, Tenant,
-    TenantLimits, Turn, User,
+    Config, Control, ControlSocket, Drain, Driver, Guard, Io, Limits, Listen, Log, LogLevel, Metrics, Quota, Range,
+    Relay, Tenant, TenantLimits, Turn, User,
 };
 
 /// Every section with its keys: what is allowed, and what config.example.toml has to explain.
@@ -33,6 +33,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("metrics", METRICS),
     ("control", CONTROL),
     ("drain", DRAIN),
+    ("log", LOG),
     ("tenant", TENANT),
     ("tenant.secrets", SECRET),
     ("tenant.user", USER),
@@ -51,6 +52,7 @@ const ROOT: &[&str] = &[
     "metrics",
     "control",
     "drain",
+    "log",
     "tenant",
 ];
 const LISTEN: &[&str] = &["address", "realm", "tenant"];
@@ -83,6 +85,7 @@ const LIMITS: &[&str] = &[
 const IO: &[&str] = &["driver", "disable", "receive_buffer_bytes", "send_buffer_bytes", "slots"];
 const METRICS: &[&str] = &["listen", "allow_plaintext"];
 const CONTROL: &[&str] = &["socket"];
+const LOG: &[&str] = &["level"];
 const DRAIN: &[&str] = &["deadline_seconds", "alternates"];
 const TENANT: &[&str] = &["name", "secrets", "user", "limits"];
 const SECRET: &[&str] = &["file", "credential", "value"];
@@ -177,6 +180,7 @@ impl<'t> Reader<'t, '_> {
             metrics: self.metrics(root),
             control: self.control(root),
             drain: self.drain(root),
+            log: self.log(root),
             tenants,
             warnings: Vec::new(),
         }
@@ -549,6 +553,13 @@ impl<'t> Reader<'t, '_> {
         Drain { deadline: deadline.map_or(default.deadline, Duration::from_secs), alternates }
     }
 
+    fn log(&mut self, root: &Section<'t>) -> Log {
+        let section = self.walk.child(root, "log", LOG);
+        let item = section.and_then(|section| self.walk.string(&section, "level"));
+        let level = item.and_then(|item| self.walk.choice(&item, LogLevel::NAMED));
+        Log { level: level.unwrap_or_default() }
+    }
+
     /// Another relay's address, one of each family.
     fn alternate(&mut self, item: &Item<&str>, alternates: &mut Alternates) -> Option<()> {
         let address: SocketAddr =
@@ -799,7 +810,7 @@ const CREDENTIAL_LINES: &str = "Add for example:\n  [[tenant]]\n  name = \"defau
      secrets = [{ file = \"/etc/sluice/turn-secret\" }]";
 
 /// The names of one scope's keys.
-struct QuotaKeys {
+pub(crate) struct QuotaKeys {
     allocations: Option<&'static str>,
     permissions: &'static str,
     channels: &'static str,
@@ -807,28 +818,28 @@ struct QuotaKeys {
     packets_per_second: &'static str,
 }
 
-const TOTAL: QuotaKeys = QuotaKeys {
+pub(crate) const TOTAL: QuotaKeys = QuotaKeys {
     allocations: Some("allocations"),
     permissions: "permissions",
     channels: "channels",
     bits_per_second: "bits_per_second_total",
     packets_per_second: "packets_per_second_total",
 };
-const PER_TENANT: QuotaKeys = QuotaKeys {
+pub(crate) const PER_TENANT: QuotaKeys = QuotaKeys {
     allocations: Some("allocations_per_tenant"),
     permissions: "permissions_per_tenant",
     channels: "channels_per_tenant",
     bits_per_second: "bits_per_second_tenant",
     packets_per_second: "packets_per_second_tenant",
 };
-const PER_USER: QuotaKeys = QuotaKeys {
+pub(crate) const PER_USER: QuotaKeys = QuotaKeys {
     allocations: Some("allocations_per_user"),
     permissions: "permissions_per_user",
     channels: "channels_per_user",
     bits_per_second: "bits_per_second_user",
     packets_per_second: "packets_per_second_user",
 };
-const PER_ALLOCATION: QuotaKeys = QuotaKeys {
+pub(crate) const PER_ALLOCATION: QuotaKeys = QuotaKeys {
     allocations: None,
     permissions: "permissions_per_allocation",
     channels: "channels_per_allocation",
@@ -837,7 +848,7 @@ const PER_ALLOCATION: QuotaKeys = QuotaKeys {
 };
 
 impl QuotaKeys {
-    fn parts(&self) -> impl Iterator<Item = (&'static str, Part)> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, Part)> {
         let others = [
             (self.permissions, Part::Permissions),
             (self.channels, Part::Channels),
@@ -850,7 +861,7 @@ impl QuotaKeys {
 
 /// One of the numbers of a [`Quota`].
 #[derive(Clone, Copy)]
-enum Part {
+pub(crate) enum Part {
     Allocations,
     Permissions,
     Channels,
@@ -872,7 +883,7 @@ impl Part {
         }
     }
 
-    fn value(self, quota: &Quota) -> Option<u64> {
+    pub(crate) fn value(self, quota: &Quota) -> Option<u64> {
         match self {
             Part::Allocations => quota.allocations.map(u64::from),
             Part::Permissions => quota.permissions.map(u64::from),
@@ -896,7 +907,7 @@ impl Part {
 
 impl Quota {
     /// The lower of both, number by number.
-    fn lower(&self, other: &Quota) -> Quota {
+    pub(crate) fn lower(&self, other: &Quota) -> Quota {
         fn lower<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
             match (a, b) {
                 (Some(a), Some(b)) => Some(a.min(b)),

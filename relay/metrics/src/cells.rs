@@ -14,12 +14,33 @@ const IO: usize = 12;
 #[derive(Debug, Default)]
 pub struct ProcessCells {
     draining: AtomicBool,
+    reload_failed: AtomicBool,
+    reloaded_unix_seconds: AtomicU64,
 }
 
 impl ProcessCells {
     /// The relay lets nobody new in.
     pub fn drains(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// A configuration has come into force, the first one too.
+    pub fn configured(&self, unix_seconds: u64) {
+        self.reloaded_unix_seconds.store(unix_seconds, Ordering::Relaxed);
+        self.reload_failed.store(false, Ordering::Relaxed);
+    }
+
+    /// A reload was refused, and the old configuration stays in force.
+    pub fn reload_failed(&self) {
+        self.reload_failed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reload_successful(&self) -> f64 {
+        f64::from(u8::from(!self.reload_failed.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn reloaded_unix_seconds(&self) -> f64 {
+        self.reloaded_unix_seconds.load(Ordering::Relaxed) as f64
     }
 
     pub(crate) fn draining(&self) -> f64 {

@@ -188,6 +188,20 @@ pub const FAMILIES: &[Family] = &[
         Source::Process(|process| process.draining()),
         "1 while the relay lets nobody new in and waits for its allocations to end, else 0.",
     ),
+    family(
+        "sluice_config_last_reload_successful",
+        GAUGE,
+        &[],
+        Source::Process(|process| process.reload_successful()),
+        "1 when the last reload was taken over, or there was none, else 0: an older configuration is in force.",
+    ),
+    family(
+        "sluice_config_last_reload_success_timestamp_seconds",
+        (Kind::Gauge, Unit::Seconds),
+        &[],
+        Source::Process(|process| process.reloaded_unix_seconds()),
+        "When the configuration in force was read, in seconds since the Unix epoch.",
+    ),
     family("sluice_turn_allocations", GAUGE, &[], Source::Single(Single::Allocations), "Allocations alive."),
     family(
         "sluice_turn_allocations_limit",

@@ -67,6 +67,7 @@ impl Metrics {
         let cells: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCells::new(build.tenants.len()))).collect();
         let (recorders, readers): (Vec<_>, Vec<LatencyReader>) = (0..workers).map(|_| latency::pair()).unzip();
         let process = Arc::new(ProcessCells::default());
+        process.configured(build.start_unix_seconds);
         let registry = Registry::new();
         registry.register(Box::new(Collector::new(cells.clone(), readers, process.clone(), build)?))?;
         let join = |(cells, recorder)| Worker { cells, recorder: Mutex::new(Some(recorder)) };

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sluice_admin::api::{self, Allocation, Allocations, Draining, Status};
+use sluice_admin::api::{self, Allocation, Allocations, Draining, Reload, Status};
 use sluice_admin::{Method, call};
 
 use crate::banner;
 use crate::cli::Failure;
-use crate::life;
+use crate::{life, reload};
 
 /// Where the unit's relay has it.
 const USUAL_SOCKET: &str = "/run/sluice/control.sock";
@@ -68,6 +68,19 @@ pub(crate) fn allocations(args: &AskArgs) -> Result<(), Failure> {
     args.print(&all, |all| allocations_text(&all.allocations))
 }
 
+/// `sluice reload`: fails unless what is in force now is the file.
+pub(crate) fn reload(args: &AskArgs) -> Result<(), Failure> {
+    let answer: Reload = args.call(Method::POST, api::RELOAD)?;
+    if args.json || answer.outcome.is_well() {
+        args.print(&answer, |answer| reload::text(answer) + "\n")?;
+    }
+    match answer.outcome.is_well() {
+        true => Ok(()),
+        false if args.json => Err("the configuration that was in force stays, see above".to_owned()),
+        false => Err(reload::text(&answer)),
+    }
+}
+
 /// `sluice drain`: begins it, and does not wait for its end.
 pub(crate) fn drain(args: &AskArgs) -> Result<(), Failure> {
     let draining: Draining = args.call(Method::POST, api::DRAIN)?;
@@ -96,6 +109,10 @@ fn status_text(status: &Status) -> String {
     }
     line("metrics", &status.metrics.map_or("not served".to_owned(), |address| format!("http://{address}/metrics")));
     line("allocations", &format!("{} of {}", status.allocations, status.allocations_limit));
+    if let Some(last) = &status.last_reload {
+        let ago = (status.started_unix_seconds + status.uptime_seconds).saturating_sub(last.unix_seconds);
+        line("last reload", &format!("{} ago: {}", time(ago), reload::outcome(last.outcome)));
+    }
     if let Some(draining) = &status.draining {
         line("state", &draining_text(draining));
     }

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status(AskArgs),
     /// Lists the allocations of the running relay, without anybody's address or name.
     Allocations(AskArgs),
+    /// Has the running relay read its configuration again: all of it comes into force, or nothing.
+    Reload(AskArgs),
     /// Has the running relay let nobody new in, and end when its allocations have ended.
     Drain(AskArgs),
     /// Prints the drop-in that systemd's unit needs for a configuration on this machine.
@@ -61,8 +63,9 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "config")]
     pub(crate) print_credentials: bool,
     /// What is logged to standard error: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(crate) log_level: tracing::level_filters::LevelFilter,
+    /// Without it [log] level of the configuration holds, else info.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<tracing::level_filters::LevelFilter>,
 }
 
 /// The names that `io.disable` may have.

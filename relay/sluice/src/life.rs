@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sluice_admin::{Command, Control, Health, Reply, api};
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::cli::Failure;
 use crate::drain::{self, Drain, Next};
 use crate::pseudonym::Pseudonyms;
+use crate::reload::{self, Reloader};
 
 /// The file in the runtime directory.
 const SOCKET_FILE: &str = "control.sock";
@@ -45,6 +46,8 @@ pub(crate) struct Life {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lister: Arc<Lister>,
     pub(crate) drain: Option<Drain>,
+    pub(crate) reloader: Reloader,
+    pub(crate) last_reload: Option<api::LastReload>,
 }
 
 /// What moves a relay's life on.
@@ -59,9 +62,11 @@ pub(crate) struct Sources {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 enum Event {
+    Hangup,
     Terminate,
     Interrupt,
     Command(Command),
@@ -71,9 +76,9 @@ enum Event {
 
 /// Lists allocations.
 pub(crate) struct Lister {
-    pub(crate) posts: Arc<[Post]>,
-    pub(crate) tenants: Vec<String>,
-    pub(crate) pseudonyms: Pseudonyms,
+    posts: Arc<[Post]>,
+    tenants: Mutex<Arc<[String]>>,
+    pseudonyms: Pseudonyms,
 }
 
 /// Where the control socket is to be, if anywhere.
@@ -118,6 +123,10 @@ impl Life {
     fn handle(&mut self, event: Event) -> bool {
         match event {
             Event::Command(command) => self.command(command),
+            Event::Hangup => {
+                tracing::info!(signal = "SIGHUP", "reading the configuration again");
+                self.reload(None);
+            }
             Event::Interrupt => {
                 tracing::info!(signal = "SIGINT", allocations = self.allocations(), "stopping at once");
                 return true;
@@ -138,6 +147,32 @@ impl Life {
             Event::Look => return self.look(),
         }
         false
+    }
+
+    /// Reads the configuration again, and answers whoever waits for it.
+    fn reload(&mut self, reply: Option<Reply<api::Reload>>) {
+        let unix_seconds = os::now().unix_seconds;
+        let sent = match self.reloader.reload(&mut self.config) {
+            Ok(sent) => sent,
+            Err(answer) => {
+                self.last_reload = Some(api::LastReload { unix_seconds, outcome: answer.outcome });
+                self.metrics.process().reload_failed();
+                tracing::error!("{}", reload::text(&answer));
+                reply.map(|reply| reply.send(answer));
+                return;
+            }
+        };
+        self.last_reload = Some(api::LastReload { unix_seconds, outcome: api::Outcome::Applied });
+        self.metrics.process().configured(unix_seconds);
+        self.lister.set_tenants(&self.config);
+        tokio::spawn(async move {
+            let answer = sent.confirmed().await;
+            match answer.outcome {
+                api::Outcome::Unconfirmed => tracing::error!("{}", reload::text(&answer)),
+                _ => tracing::info!("{}", reload::text(&answer)),
+            }
+            reply.map(|reply| reply.send(answer));
+        });
     }
 
     fn begin_drain(&mut self) {
@@ -187,6 +222,10 @@ impl Life {
     fn command(&mut self, command: Command) {
         match command {
             Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Reload(caller, reply) => {
+                tracing::info!(uid = caller.uid, "told to read the configuration again");
+                self.reload(Some(reply));
+            }
             Command::Drain(caller, reply) => {
                 tracing::info!(uid = caller.uid, "told to drain");
                 self.begin_drain();
@@ -221,6 +260,7 @@ impl Life {
             metrics: facts.metrics,
             allocations: u64::from(self.allocations()),
             allocations_limit: facts.allocations_limit,
+            last_reload: self.last_reload.clone(),
             draining: self.draining(),
             faults: self.health.check().err().iter().flat_map(|why| why.lines().map(str::to_owned)).collect(),
         }
@@ -242,18 +282,35 @@ impl Signals {
     /// From here on they no longer end the process by themselves.
     pub(crate) fn new() -> Result<Self, Failure> {
         let catch = |kind| signal(kind).map_err(|error| format!("signals cannot be caught: {error}"));
-        Ok(Signals { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> Event {
         tokio::select! {
             _ = self.terminate.recv() => Event::Terminate,
             _ = self.interrupt.recv() => Event::Interrupt,
+            _ = self.hangup.recv() => Event::Hangup,
         }
     }
 }
 
 impl Lister {
+    /// Of a configuration's tenants.
+    pub(crate) fn new(posts: Arc<[Post]>, config: &Config) -> Result<Self, Failure> {
+        let lister = Lister { posts, tenants: Mutex::new([].into()), pseudonyms: Pseudonyms::new()? };
+        lister.set_tenants(config);
+        Ok(lister)
+    }
+
+    fn set_tenants(&self, config: &Config) {
+        let names = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+        *self.tenants.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
     async fn list(&self, after: u64, reply: Reply<api::Allocations>) {
         // Without an answer the asker is told that it has none.
         if let Ok(Some(list)) = timeout(CONTROL_ANSWER_TIMEOUT, self.collect(after)).await {
@@ -264,6 +321,7 @@ impl Lister {
     /// One part of the list: from worker to worker until it is full.
     async fn collect(&self, after: u64) -> Option<api::Allocations> {
         let mut list = api::Allocations::default();
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut worker, mut place) = ((after >> 32) as usize, after as u32);
         while let Some(post) = self.posts.get(worker) {
             let room = LISTED_ALLOCATIONS_MAX - list.allocations.len();
@@ -272,13 +330,13 @@ impl Lister {
                 break;
             }
             let page = ask(post, place, room).await?;
-            list.allocations.extend(page.rows.iter().map(|view| self.row(worker, view)));
+            list.allocations.extend(page.rows.iter().map(|view| self.row(worker, view, &tenants)));
             (worker, place) = page.next.map_or((worker + 1, 0), |place| (worker, place));
         }
         Some(list)
     }
 
-    fn row(&self, worker: usize, view: &AllocationView) -> api::Allocation {
+    fn row(&self, worker: usize, view: &AllocationView, tenants: &[String]) -> api::Allocation {
         let family = |family: &Family| match family {
             Family::V4 => "ipv4".to_owned(),
             Family::V6 => "ipv6".to_owned(),
@@ -287,7 +345,7 @@ impl Lister {
             allocation: self.pseudonyms.allocation(worker, view),
             user: self.pseudonyms.user(view),
             client: self.pseudonyms.client(view),
-            tenant: self.tenants.get(usize::from(view.tenant.0)).cloned().unwrap_or_default(),
+            tenant: tenants.get(usize::from(view.tenant.0)).cloned().unwrap_or_default(),
             worker,
             age_seconds: view.age.as_secs(),
             expires_in_seconds: view.expires_in.as_secs(),

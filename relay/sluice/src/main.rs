@@ -9,8 +9,10 @@ mod drain;
 mod driver;
 mod dropin;
 mod life;
+mod logging;
 mod probe;
 mod pseudonym;
+mod reload;
 mod run;
 mod wiring;
 mod workers;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig { file }) => cli::check_config(file),
         Some(Command::Status(args)) => ask::status(args),
         Some(Command::Allocations(args)) => ask::allocations(args),
+        Some(Command::Reload(args)) => ask::reload(args),
         Some(Command::Drain(args)) => ask::drain(args),
         Some(Command::SystemdDropin { config }) => dropin::print(config),
         Some(Command::Probe(args)) => probe::run(args),

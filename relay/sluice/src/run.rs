@@ -17,7 +17,8 @@ use crate::banner::{self, Start};
 use crate::cli::{Failure, RunArgs, io_features};
 use crate::driver::Choice;
 use crate::life::{Facts, Life, Lister, Signals, Sources};
-use crate::pseudonym::Pseudonyms;
+use crate::logging::Logging;
+use crate::reload::Reloader;
 use crate::workers::{Plan, Workers};
 use crate::{development, life, wiring};
 
@@ -26,7 +27,7 @@ const FILES_SPARE: u32 = 256;
 
 /// Runs until it is told to end.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    log_to_stderr(args);
+    let logging = Logging::start(args.log_level);
     os::forbid_dumps().map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
     let local = os::local_addresses().map_err(|error| format!("the machine's addresses cannot be read: {error}"))?;
     let (mut config, credentials) = match &args.config {
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             (config, Some(credentials))
         }
     };
+    logging.set(config.log.level);
     let listeners = wiring::listeners(&config, &local)?;
     let relays = wiring::relays(&config, &listeners)?;
     let cores = cores(&config)?;
@@ -96,12 +98,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             metrics: metrics.clone(),
             health,
             ledger: plan.shared.ledger.clone(),
-            lister: Arc::new(Lister {
-                posts: workers.posts(),
-                tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
-                pseudonyms: Pseudonyms::new()?,
-            }),
+            lister: Arc::new(Lister::new(workers.posts(), &config)?),
             drain: None,
+            reloader: Reloader::new(
+                args.config.clone(),
+                listeners.clone(),
+                relays.clone(),
+                workers.posts(),
+                plan.shared.ledger.clone(),
+                logging,
+            ),
+            last_reload: None,
         };
         let start = Start {
             listeners: &listeners,
@@ -131,10 +138,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Ready when the sender is gone.
 async fn gone(mut sender: tokio::sync::watch::Receiver<()>) {
     while sender.changed().await.is_ok() {}
-}
-
-fn log_to_stderr(args: &RunArgs) {
-    tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr).with_target(false).init();
 }
 
 /// The cores of the workers: one each, as many as configured or allowed.

@@ -103,12 +103,16 @@ pub(crate) fn options(
 
 /// The ledger of all quotas that span workers.
 pub(crate) fn ledger(config: &Config) -> Arc<Ledger> {
-    let tenants: Vec<_> = config
-        .tenants
-        .iter()
-        .map(|t| TenantLimits { tenant: account(&t.limits.tenant), user: account(&t.limits.user) })
-        .collect();
-    Ledger::new(account(&config.limits.total), &tenants)
+    let (total, tenants) = ledger_limits(config);
+    Ledger::new(total, &tenants)
+}
+
+/// The limits of the relay and of each tenant.
+pub(crate) fn ledger_limits(config: &Config) -> (AccountLimits, Vec<TenantLimits>) {
+    let tenants = config.tenants.iter();
+    let of =
+        |t: &sluice_config::Tenant| TenantLimits { tenant: account(&t.limits.tenant), user: account(&t.limits.user) };
+    (account(&config.limits.total), tenants.map(of).collect())
 }
 
 /// Sockets of one worker at the very most: every allocation may be its, each with a relayed address

@@ -11,6 +11,7 @@ use sluice_crypto::{HmacKey, HmacSha256Key};
 use sluice_wire::stun::{Message, PasswordAlgorithm};
 
 use crate::options::{Listener, ServerOptions, Tenant};
+use crate::settings::Settings;
 
 /// The cookie of RFC 8489, 9.2: what follows are the security features.
 const NONCE_COOKIE: &str = "obMatJos2";
@@ -38,6 +39,8 @@ pub(crate) struct Identity {
     hashed: bool,
     algorithm: PasswordAlgorithm,
     listener: ListenerId,
+    /// Of the settings that it was proved under.
+    settings: u32,
 }
 
 /// A kept key, of the integrity that the client used (RFC 8489, 9.2.4: the answer uses the same).
@@ -63,12 +66,17 @@ pub(crate) struct Authenticator {
     nonce_lifetime: Duration,
     /// By USERHASH (RFC 8489, 14.4); only where every user is static, since a time-limited name
     /// cannot be recovered from its hash.
-    userhashes: Option<BTreeMap<(ListenerId, [u8; 32]), HiddenUser>>,
+    userhashes: Option<Arc<UserHashes>>,
+    /// Counts the settings of this process: an identity of former ones is proved again.
+    settings: u32,
 }
 
+/// Static users by the hash of their name, and the listener that they come to.
+pub(crate) type UserHashes = BTreeMap<(ListenerId, [u8; 32]), HiddenUser>;
+
 /// Whom a USERHASH names.
-#[derive(Clone, Copy)]
-struct HiddenUser {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HiddenUser {
     tenant: TenantId,
     user: u32,
     /// It was made of `tenant/user`.
@@ -76,15 +84,25 @@ struct HiddenUser {
 }
 
 impl Authenticator {
-    pub(crate) fn new(options: &ServerOptions, nonce_key: &Secret<[u8; 32]>) -> Self {
-        let every_user_is_static = options.tenants.iter().all(|t| t.secrets.is_empty());
+    pub(crate) fn new(settings: &Settings, nonce_key: &Secret<[u8; 32]>) -> Self {
+        let Settings { options, userhashes } = settings;
         Authenticator {
             tenants: options.tenants.clone(),
             listeners: options.listeners.clone(),
             nonce_key: HmacKey::sha1(nonce_key.expose()),
             nonce_lifetime: options.nonce_lifetime,
-            userhashes: every_user_is_static.then(|| userhashes(options)),
+            userhashes: userhashes.clone(),
+            settings: 0,
         }
+    }
+
+    /// Takes over other tenants and users: whom they no longer have is no longer known.
+    pub(crate) fn configure(&mut self, settings: &Settings) {
+        let Settings { options, userhashes } = settings;
+        self.tenants = options.tenants.clone();
+        self.nonce_lifetime = options.nonce_lifetime;
+        self.userhashes = userhashes.clone();
+        self.settings += 1;
     }
 
     /// A nonce for this client, valid from now on.
@@ -125,8 +143,9 @@ impl Authenticator {
             return Err(Code::StaleNonce);
         }
         let claimed = Claimed { name, hashed, algorithm: self.algorithm(message)?, listener };
+        let known = known.filter(|identity| identity.presented(&claimed));
         if let Some(identity) = known
-            && identity.presented(&claimed)
+            && identity.settings == self.settings
             && identity.signer.serves(message)
         {
             return if identity.signer.verify(message) { Ok(identity.clone()) } else { Err(Code::Unauthenticated) };
@@ -134,7 +153,7 @@ impl Authenticator {
         if realm != self.realm(listener).as_bytes() {
             return Err(Code::Unauthenticated);
         }
-        self.identify(now, message, &claimed).map(Arc::new).ok_or(Code::Unauthenticated)
+        self.identify(now, message, &claimed, known.is_some()).map(Arc::new).ok_or(Code::Unauthenticated)
     }
 
     /// The password algorithm, bid-down checked (RFC 8489, 9.2.4).
@@ -150,7 +169,8 @@ impl Authenticator {
         }
     }
 
-    fn identify(&self, now: Now, message: &Message<'_>, claimed: &Claimed<'_>) -> Option<Identity> {
+    /// `began`: an allocation that there is was begun by this very name, which need not be in time any more.
+    fn identify(&self, now: Now, message: &Message<'_>, claimed: &Claimed<'_>, began: bool) -> Option<Identity> {
         if claimed.hashed {
             return self.with_hidden_user(message, claimed);
         }
@@ -160,7 +180,7 @@ impl Authenticator {
             return Some(identity);
         }
         let (expiry, rest) = split_expiry(claimed.name)?;
-        if expiry <= now.unix_seconds {
+        if expiry <= now.unix_seconds && !began {
             return None;
         }
         let (tenant, user) = self.split_tenant(default, rest);
@@ -205,6 +225,7 @@ impl Authenticator {
             hashed: claimed.hashed,
             algorithm: claimed.algorithm,
             listener: claimed.listener,
+            settings: self.settings,
         })
     }
 
@@ -300,6 +321,11 @@ impl Identity {
         self.tenant == other.tenant && self.user == other.user
     }
 
+    /// Whether the other was proved under the same settings.
+    pub(crate) fn is_as_new_as(&self, other: &Identity) -> bool {
+        self.settings == other.settings
+    }
+
     fn presented(&self, claimed: &Claimed<'_>) -> bool {
         **self.name.expose() == *claimed.name
             && self.hashed == claimed.hashed
@@ -320,7 +346,10 @@ fn split_expiry(name: &[u8]) -> Option<(u64, &[u8])> {
 
 /// The hash of every name by which a static user may come to a listener: alone to the listener's own
 /// tenant, and behind its tenant's name to any.
-fn userhashes(options: &ServerOptions) -> BTreeMap<(ListenerId, [u8; 32]), HiddenUser> {
+pub(crate) fn userhashes(options: &ServerOptions) -> Option<Arc<UserHashes>> {
+    if options.tenants.iter().any(|tenant| !tenant.secrets.is_empty()) {
+        return None;
+    }
     let mut all = BTreeMap::new();
     for (l, listener) in options.listeners.iter().enumerate() {
         let mut add = |name: &str, hidden| {
@@ -338,7 +367,7 @@ fn userhashes(options: &ServerOptions) -> BTreeMap<(ListenerId, [u8; 32]), Hidde
             }
         }
     }
-    all
+    Some(Arc::new(all))
 }
 
 #[cfg(test)]

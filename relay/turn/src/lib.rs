@@ -31,9 +31,11 @@ mod relay;
 mod reply;
 mod route;
 mod server;
+mod settings;
 
 pub use options::{GuardOptions, Listener, Network, RelayAddress, ServerOptions, Shared, StaticUser, Tenant};
 pub use ports::LivePorts;
 pub use quota::{AccountLimits, Ledger, TenantLimits, Usage};
 pub use reply::Reply;
 pub use server::{Disposition, OpenTicket, Output, Server};
+pub use settings::Settings;

@@ -15,7 +15,7 @@ use sluice_wire::stun::{Message, attribute, family_code};
 use crate::allocation::{Allocation, Granted, Relay, family_index};
 use crate::options::ServerOptions;
 use crate::ports::Wish;
-use crate::quota::{AccountLimits, Claim};
+use crate::quota::Claim;
 use crate::reply;
 use crate::server::{OpenTicket, Output, Request, Server, Timer};
 
@@ -96,11 +96,7 @@ impl Wishes {
 
 impl<R: RngCore> Server<R> {
     pub(crate) fn begin_opening(&mut self, now: Now, request: Request, wishes: Wishes, grant: Grant) {
-        let own = AccountLimits {
-            bits_per_second: self.options.bits_per_second,
-            packets_per_second: self.options.packets_per_second,
-            ..AccountLimits::default()
-        };
+        let own = self.options.own_rates();
         let identity = &request.identity;
         let Some(mut claim) = self.shared.ledger.claim(identity.tenant, identity.user.clone(), own) else {
             return self.refuse(now, &request, Code::QuotaReached);

@@ -99,7 +99,7 @@ impl RelayAddress {
 }
 
 /// Which peers are allowed, and how often somebody unknown is answered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GuardOptions {
     /// Classes opened by name.
     pub allow_classes: Vec<AddressClass>,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sluice_base::{Mono, Pii, TenantId};
 
@@ -39,13 +39,28 @@ pub struct TenantLimits {
 #[derive(Debug)]
 pub struct Ledger {
     total: Arc<Account>,
-    tenants: Vec<(Arc<Account>, AccountLimits)>,
-    users: Mutex<Users>,
+    books: Mutex<Books>,
+}
+
+/// The accounts below the total.
+#[derive(Debug)]
+struct Books {
+    tenants: Vec<TenantBook>,
+    users: Users,
+}
+
+#[derive(Debug)]
+struct TenantBook {
+    account: Arc<Account>,
+    /// Of each of its users.
+    user: AccountLimits,
 }
 
 #[derive(Debug)]
 struct Account {
-    limits: AccountLimits,
+    allocations_limit: AtomicU32,
+    permissions_limit: AtomicU32,
+    channels_limit: AtomicU32,
     allocations: AtomicU32,
     permissions: AtomicU32,
     channels: AtomicU32,
@@ -72,7 +87,11 @@ pub(crate) struct Claim {
     ledger: Arc<Ledger>,
     accounts: [Arc<Account>; 3],
     key: (TenantId, Pii<Box<[u8]>>),
-    own: Option<Arc<Account>>,
+    /// The allocation's own rates: the lower of what is configured and granted.
+    own: Option<(AccountLimits, Arc<Account>)>,
+    configured: AccountLimits,
+    /// Bits per second that a policy has granted; 0: no matter how many.
+    granted_bits: u64,
     permissions: u32,
     channels: u32,
     lease_bytes: i64,
@@ -85,41 +104,62 @@ impl Ledger {
     pub fn new(total: AccountLimits, tenants: &[TenantLimits]) -> Arc<Self> {
         Arc::new(Ledger {
             total: Arc::new(Account::new(total)),
-            tenants: tenants.iter().map(|t| (Arc::new(Account::new(t.tenant)), t.user)).collect(),
-            users: Mutex::new(BTreeMap::new()),
+            books: Mutex::new(Books { tenants: tenants.iter().map(TenantBook::new).collect(), users: BTreeMap::new() }),
         })
+    }
+
+    /// Puts other limits in force. What is held beyond them stays; the tenants keep their places, and there may be
+    /// more of them. Each worker has to be told too, by [`Server::configure`](crate::Server::configure), since an
+    /// allocation knows whether it is limited at all.
+    pub fn set_limits(&self, total: AccountLimits, tenants: &[TenantLimits]) {
+        self.total.set(total);
+        let mut books = self.books();
+        for (book, limits) in books.tenants.iter_mut().zip(tenants) {
+            book.account.set(limits.tenant);
+            book.user = limits.user;
+        }
+        let known = books.tenants.len();
+        books.tenants.extend(tenants.iter().skip(known).map(TenantBook::new));
+        for ((tenant, _), account) in &books.users {
+            if let Some(limits) = tenants.get(usize::from(tenant.0)) {
+                account.set(limits.user);
+            }
+        }
     }
 
     /// Claims one allocation of `user`, or `None` where user, tenant or relay have theirs.
     pub(crate) fn claim(self: &Arc<Self>, tenant: TenantId, user: Pii<Box<[u8]>>, own: AccountLimits) -> Option<Claim> {
-        let (of_tenant, user_limits) = self.tenants.get(usize::from(tenant.0))?;
+        let mut books = self.books();
+        let Books { tenants, users } = &mut *books;
+        let book = tenants.get(usize::from(tenant.0))?;
         let key = (tenant, user);
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_user = users.entry(key.clone()).or_insert_with(|| Arc::new(Account::new(*user_limits)));
-        let accounts = [of_user.clone(), of_tenant.clone(), self.total.clone()];
-        if !take_all(&accounts, |a| (&a.allocations, a.limits.allocations)) {
-            forget_if_idle(&mut users, &key);
+        let of_user = users.entry(key.clone()).or_insert_with(|| Arc::new(Account::new(book.user)));
+        let accounts = [of_user.clone(), book.account.clone(), self.total.clone()];
+        if !take_all(&accounts, |a| (&a.allocations, &a.allocations_limit)) {
+            forget_if_idle(users, &key);
             return None;
         }
-        drop(users);
-        let limited_own = own.bits_per_second != 0 || own.packets_per_second != 0;
-        let limited = limited_own || accounts.iter().any(|a| a.is_rate_limited());
-        Some(Claim {
+        drop(books);
+        let mut claim = Claim {
             ledger: self.clone(),
             accounts,
             key,
-            own: limited_own.then(|| Arc::new(Account::new(own))),
+            own: None,
+            configured: own,
+            granted_bits: 0,
             permissions: 0,
             channels: 0,
             lease_bytes: 0,
             lease_packets: 0,
-            limited,
-        })
+            limited: false,
+        };
+        claim.limit();
+        Some(claim)
     }
 
     /// What is claimed now, by all users together.
     pub fn usage(&self) -> Usage {
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let users = self.books().users.len();
         let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
         let total = &self.total;
         Usage {
@@ -129,12 +169,22 @@ impl Ledger {
             channels: count(&total.channels),
         }
     }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TenantBook {
+    fn new(limits: &TenantLimits) -> Self {
+        TenantBook { account: Arc::new(Account::new(limits.tenant)), user: limits.user }
+    }
 }
 
 impl Claim {
     /// Claims one more permission.
     pub(crate) fn permission(&mut self) -> bool {
-        let taken = take_all(&self.accounts, |a| (&a.permissions, a.limits.permissions));
+        let taken = take_all(&self.accounts, |a| (&a.permissions, &a.permissions_limit));
         self.permissions += u32::from(taken);
         taken
     }
@@ -147,7 +197,7 @@ impl Claim {
 
     /// Claims one more channel.
     pub(crate) fn channel(&mut self) -> bool {
-        let taken = take_all(&self.accounts, |a| (&a.channels, a.limits.channels));
+        let taken = take_all(&self.accounts, |a| (&a.channels, &a.channels_limit));
         self.channels += u32::from(taken);
         taken
     }
@@ -165,16 +215,35 @@ impl Claim {
 
     /// Lowers the allocation's own bit rate to a grant's ceiling.
     pub(crate) fn limit_bits(&mut self, bits_per_second: u64) {
-        let now = self.own.as_ref().map_or(AccountLimits::default(), |a| a.limits);
         // 0 is unlimited in an account, and as good as nothing in a grant.
-        let lower = bits_per_second.max(1);
-        if now.bits_per_second != 0 && now.bits_per_second <= lower {
-            // A new account would begin with a full bucket: each refresh would buy a burst.
-            return;
+        self.granted_bits = lower(self.granted_bits, bits_per_second.max(1));
+        self.limit();
+    }
+
+    /// Takes over other rates of the allocation's own, and what the ledger says by now.
+    pub(crate) fn configure(&mut self, own: AccountLimits) {
+        self.configured = own;
+        self.limit();
+    }
+
+    fn limit(&mut self) {
+        let own = AccountLimits {
+            bits_per_second: lower(self.configured.bits_per_second, self.granted_bits),
+            packets_per_second: self.configured.packets_per_second,
+            ..AccountLimits::default()
+        };
+        let limited_own = own != AccountLimits::default();
+        // A new account would begin with a full bucket: each refresh would buy a burst.
+        if self.own.as_ref().map(|(limits, _)| *limits) != limited_own.then_some(own) {
+            self.own = limited_own.then(|| (own, Arc::new(Account::new(own))));
+            (self.lease_bytes, self.lease_packets) = (0, 0);
         }
-        self.own = Some(Arc::new(Account::new(AccountLimits { bits_per_second: lower, ..now })));
-        self.limited = true;
-        (self.lease_bytes, self.lease_packets) = (0, 0);
+        let limited = limited_own || self.accounts.iter().any(|a| a.is_rate_limited());
+        if limited != self.limited {
+            // Without a limit no lease is kept that one could live on.
+            (self.lease_bytes, self.lease_packets) = (0, 0);
+        }
+        self.limited = limited;
     }
 
     /// Takes one packet of `bytes` off the leases, renewing them when they are used up; false where
@@ -200,8 +269,9 @@ impl Claim {
 
     /// Leases at least `need` of every account that limits this, or nothing.
     fn lease(&self, now: Mono, need: i64, bucket: impl Fn(&Account) -> &Bucket) -> i64 {
-        let all = || self.own.iter().chain(&self.accounts).map(|a| bucket(a)).filter(|b| b.per_second != 0);
-        let Some(slowest) = all().map(|b| b.per_second).min() else {
+        let own = self.own.iter().map(|(_, account)| account);
+        let all = || own.clone().chain(&self.accounts).map(|a| bucket(a)).filter(|b| b.rate() != 0);
+        let Some(slowest) = all().map(Bucket::rate).min() else {
             return i64::from(u32::MAX).max(need);
         };
         let piece = need.max((slowest / LEASES_PER_SECOND) as i64);
@@ -218,16 +288,18 @@ impl Drop for Claim {
     fn drop(&mut self) {
         give_all(&self.accounts, self.permissions, |a| &a.permissions);
         give_all(&self.accounts, self.channels, |a| &a.channels);
-        let mut users = self.ledger.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut books = self.ledger.books();
         give_all(&self.accounts, 1, |a| &a.allocations);
-        forget_if_idle(&mut users, &self.key);
+        forget_if_idle(&mut books.users, &self.key);
     }
 }
 
 impl Account {
     fn new(limits: AccountLimits) -> Self {
         Account {
-            limits,
+            allocations_limit: AtomicU32::new(limits.allocations),
+            permissions_limit: AtomicU32::new(limits.permissions),
+            channels_limit: AtomicU32::new(limits.channels),
             allocations: AtomicU32::new(0),
             permissions: AtomicU32::new(0),
             channels: AtomicU32::new(0),
@@ -236,32 +308,56 @@ impl Account {
         }
     }
 
+    fn set(&self, limits: AccountLimits) {
+        self.allocations_limit.store(limits.allocations, Ordering::Relaxed);
+        self.permissions_limit.store(limits.permissions, Ordering::Relaxed);
+        self.channels_limit.store(limits.channels, Ordering::Relaxed);
+        self.bytes.set(limits.bits_per_second.div_ceil(8));
+        self.packets.set(limits.packets_per_second);
+    }
+
     fn is_rate_limited(&self) -> bool {
-        self.bytes.per_second != 0 || self.packets.per_second != 0
+        self.bytes.rate() != 0 || self.packets.rate() != 0
     }
 }
 
 /// A token bucket that holds one second's worth; leases may overdraw it by a race, never for long.
 #[derive(Debug)]
 struct Bucket {
-    per_second: u64,
+    per_second: AtomicU64,
     tokens: AtomicI64,
     refilled_at: AtomicU64,
 }
 
 impl Bucket {
     fn new(per_second: u64) -> Self {
-        Bucket { per_second, tokens: AtomicI64::new(per_second as i64), refilled_at: AtomicU64::new(0) }
+        let tokens = AtomicI64::new(per_second as i64);
+        Bucket { per_second: AtomicU64::new(per_second), tokens, refilled_at: AtomicU64::new(0) }
+    }
+
+    fn rate(&self) -> u64 {
+        self.per_second.load(Ordering::Relaxed)
+    }
+
+    /// Another rate. One that there was keeps what its bucket holds, within the new one's second.
+    fn set(&self, per_second: u64) {
+        let before = self.per_second.swap(per_second, Ordering::Relaxed);
+        match before {
+            _ if before == per_second => {}
+            0 => self.tokens.store(per_second as i64, Ordering::Relaxed),
+            _ => drop(self.tokens.fetch_min(per_second as i64, Ordering::Relaxed)),
+        }
     }
 
     fn available(&self, now: Mono) -> i64 {
+        let per_second = self.rate();
         let before = self.refilled_at.load(Ordering::Relaxed);
         let nanos = now.nanos().saturating_sub(before).min(1_000_000_000);
-        let gained = (u128::from(nanos) * u128::from(self.per_second) / 1_000_000_000) as i64;
+        let gained = (u128::from(nanos) * u128::from(per_second) / 1_000_000_000) as i64;
         let won = gained > 0
             && self.refilled_at.compare_exchange(before, now.nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if won {
-            let full = self.per_second as i64;
+            let full = per_second as i64;
             let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| Some((t + gained).min(full)));
         }
         self.tokens.load(Ordering::Relaxed)
@@ -273,9 +369,10 @@ impl Bucket {
 }
 
 /// Adds one to every account's counter, or to none where one is at its limit.
-fn take_all(accounts: &[Arc<Account>; 3], of: impl Fn(&Account) -> (&AtomicU32, u32)) -> bool {
+fn take_all(accounts: &[Arc<Account>; 3], of: impl Fn(&Account) -> (&AtomicU32, &AtomicU32)) -> bool {
     for (i, account) in accounts.iter().enumerate() {
         let (counter, limit) = of(account);
+        let limit = limit.load(Ordering::Relaxed);
         let taken = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
             (limit == 0 || n < limit).then(|| n.saturating_add(1))
         });
@@ -293,6 +390,11 @@ fn give_all(accounts: &[Arc<Account>; 3], n: u32, of: impl Fn(&Account) -> &Atom
     accounts.iter().for_each(|a| {
         of(a).fetch_sub(n, Ordering::Relaxed);
     });
+}
+
+/// The lower of two ceilings, of which 0 is none.
+fn lower(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
 }
 
 type Users = BTreeMap<(TenantId, Pii<Box<[u8]>>), Arc<Account>>;
@@ -360,6 +462,43 @@ mod tests {
             passed += claims.iter_mut().map(|c| u32::from(c.packet(now, 100))).sum::<u32>();
         }
         assert!((10_000..=11_100).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn other_limits_hold_for_what_comes_and_leave_what_is_held() {
+        let tenant = |n| TenantLimits { tenant: limits(n), user: limits(n) };
+        let ledger = Ledger::new(limits(10), &[tenant(3)]);
+        let claim = |t, u| ledger.claim(TenantId(t), name(u), AccountLimits::default());
+        let mut held = vec![claim(0, "a").unwrap(), claim(0, "a").unwrap()];
+        ledger.set_limits(limits(10), &[tenant(1), tenant(2)]);
+        assert!(claim(0, "a").is_none() && claim(0, "b").is_none(), "two are held, and one is allowed");
+        held.push(claim(1, "x").expect("a tenant has come"));
+        ledger.set_limits(limits(0), &[tenant(5), tenant(2)]);
+        assert!(claim(0, "a").is_some());
+        held.clear();
+        assert_eq!(ledger.usage().users, 0);
+    }
+
+    #[test]
+    fn a_rate_comes_changes_and_goes_while_a_claim_is_held() {
+        let rate = |n| AccountLimits { packets_per_second: n, ..AccountLimits::default() };
+        let ledger = Ledger::new(rate(0), &[TenantLimits::default()]);
+        let mut claim = ledger.claim(TenantId(0), name("a"), AccountLimits::default()).unwrap();
+        assert!(!claim.is_limited());
+        let mut second = 10;
+        let mut passed = |claim: &mut Claim, total: u64, own: u64| {
+            ledger.set_limits(rate(total), &[TenantLimits::default()]);
+            claim.configure(rate(own));
+            second += 10;
+            let start = Mono::from_nanos(second * 1_000_000_000);
+            (0..3_000u64).filter(|ms| claim.packet(start.after(Duration::from_millis(*ms)), 100)).count()
+        };
+        assert_eq!(passed(&mut claim, 0, 0), 3000);
+        assert!((300..=420).contains(&passed(&mut claim, 100, 0)), "of all together");
+        assert!((30..=45).contains(&passed(&mut claim, 100, 10)), "of its own");
+        assert!((600..=840).contains(&passed(&mut claim, 200, 0)));
+        assert_eq!(passed(&mut claim, 0, 0), 3000);
+        assert!(!claim.is_limited());
     }
 
     #[test]

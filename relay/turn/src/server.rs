@@ -34,6 +34,7 @@ use crate::ports::PortPool;
 use crate::quality::{PORTION_INTERVAL, Quality};
 use crate::reply::{self, Reply, ReturnPath};
 use crate::route::{Route, Routes};
+use crate::settings::Settings;
 
 /// What happens to the slot that was handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,9 +84,9 @@ pub struct Server<R> {
     pub(crate) options: ServerOptions,
     pub(crate) shared: Shared,
     pub(crate) rng: R,
-    auth: Authenticator,
+    pub(crate) auth: Authenticator,
     pub(crate) guard: Guard,
-    sources: SourceLimiter,
+    pub(crate) sources: SourceLimiter,
     pub(crate) ports: PortPool,
     /// What each socket is, by its index.
     pub(crate) roles: Vec<Role>,
@@ -170,8 +171,10 @@ impl<R: RngCore> Server<R> {
         let (reservations, openings, asked) = (table(), table(), table());
         let (open_requests, open_of_client) = (table(), table());
         let [routes_seed, answers_seed, sources_seed, streams_seed] = [(); 4].map(|()| rng.next_u64());
+        let settings = Settings::new(options);
+        let options = settings.options.clone();
         Server {
-            auth: Authenticator::new(&options, &shared.nonce_key),
+            auth: Authenticator::new(&settings, &shared.nonce_key),
             guard: Guard::new(&options, shared.live.clone()),
             sources: SourceLimiter::new(&options.guard, sources_seed),
             ports: PortPool::new(options.relays.len(), options.ports.clone(), options.worker, options.workers),
@@ -436,6 +439,12 @@ impl<R: RngCore> Server<R> {
             Ok(identity) => identity,
             Err(code) => return self.answer_unknown(now, socket, client, message, code),
         };
+        if let (Some(slot), Some(known)) = (allocation, known)
+            && !known.is_as_new_as(&identity)
+            && known.is_same_user(&identity)
+        {
+            self.at_mut(slot).identity = identity.clone();
+        }
         if let Some(reply) = self.answers.recall(now.mono, client, message.transaction) {
             let reply = *reply;
             return self.transmit(ReturnPath { socket, to: client.address }, Some(reply));
@@ -1024,7 +1033,7 @@ impl<R: RngCore> Server<R> {
         self.give_back(LentPort { relay_address: relay.address, port: relay.port }, relay.lent_by);
     }
 
-    fn end_permission(&mut self, slot: u32, peer: Pii<IpAddr>) {
+    pub(crate) fn end_permission(&mut self, slot: u32, peer: Pii<IpAddr>) {
         if let Some(permission) = self.permissions.remove(&(slot, peer)) {
             self.quality.end_flow(slot, &permission.flow);
             let allocation = self.at_mut(slot);

@@ -7,6 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use sluice_base::io::Waker;
 use sluice_base::limits::WORKER_QUEUE_MAX;
 use sluice_base::message::{AllocationPage, Envelope};
+use sluice_turn::Settings;
 
 /// A worker's own end of its queue.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub type Answer<T> = Box<dyn FnOnce(T) + Send>;
 pub(crate) enum Mail {
     Envelope(Envelope),
     Barrier(Answer<()>),
+    Configure(Arc<Settings>, Answer<()>),
     List { from: u32, most: usize, answer: Answer<AllocationPage> },
 }
 
@@ -70,6 +72,12 @@ impl Post {
         self.put(Mail::Barrier(answer))
     }
 
+    /// Has the worker take over other settings; `answer` is called when it has. False when the queue is full.
+    #[must_use]
+    pub fn configure(&self, settings: Arc<Settings>, answer: Answer<()>) -> bool {
+        self.put(Mail::Configure(settings, answer))
+    }
+
     fn put(&self, mail: Mail) -> bool {
         let sent = self.queue.push(mail).is_ok();
         self.waker.wake();
@@ -81,6 +89,7 @@ impl fmt::Debug for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mail::Envelope(envelope) => envelope.fmt(f),
+            Mail::Configure(..) => f.write_str("Configure"),
             Mail::Barrier(_) => f.write_str("Barrier"),
             Mail::List { from, most, .. } => write!(f, "List {{ from: {from}, most: {most} }}"),
         }

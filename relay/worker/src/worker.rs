@@ -224,6 +224,11 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                     self.turn.message(now, envelope);
                     self.outputs(now);
                 }
+                Mail::Configure(settings, answer) => {
+                    self.turn.configure(&settings);
+                    self.outputs(now);
+                    answer(());
+                }
                 Mail::Barrier(answer) => answer(()),
                 Mail::List { from, most, answer } => answer(self.turn.list(now.mono, from, most)),
             }

@@ -26,6 +26,7 @@ mod quotas;
 mod relaying;
 mod retransmission;
 mod review;
+mod settings;
 mod sources;
 
 use std::net::SocketAddr;
