@@ -7,7 +7,7 @@ use crate::clients::{self, Account, REALM, Subject};
 use crate::nat::{self, MAPPED, Network, Outside, Place};
 use crate::report::Report;
 use crate::turnutils::nothing_lost;
-use crate::{install, netns, server, shell};
+use crate::{install, netns, probe, server, shell};
 
 /// The groups of this module.
 pub(crate) const GROUPS: &[&str] = &["nat", "firefox", "gstreamer"];
@@ -79,6 +79,8 @@ fn run_on(report: &Report, wants: &dyn Fn(&str) -> bool, scene: &Scene) {
     if wants("nat") {
         uclients(report, &scene.network.one, scene.subject.target.port);
         let [first, second] = MAPPED.map(|mapped| mapped.external);
+        let service = format!("{}:{PEER_PORT}", nat::OTHER.v4);
+        probe::from_outside(report, &scene.network.one, first, scene.subject.target.port, &service);
         report.test("chromium calls chromium, by external addresses of two listeners", || scene.call(first, second));
         report.test("chromium calls chromium, one of them over IPv6", || scene.call(nat::RELAY_V6, second));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clients::{self, Account, STATIC_USER, Target};
+use crate::nat::{MAPPED, Place};
 use crate::report::Report;
 use crate::server::{self, Server};
 use crate::{netns, personal, shell};
@@ -47,6 +48,25 @@ pub(crate) fn run_alone(report: &Report) {
     report.test("probe: a port that keeps silent", silent_port);
     report.test("probe: the turn crate's server, as the benchmark runs it", webrtc_rs);
     report.test("probe: a quota of one allocation is a 486", quota);
+}
+
+/// Runs a probe from outside of a network that the relay is in, against one of its external addresses.
+pub(crate) fn from_outside(report: &Report, place: &Place, external: &str, port: u16, service: &str) {
+    let run = |more: &[&str]| {
+        let mut command = place.limited(PROBE_LIMIT, &clients::relay_program().to_string_lossy());
+        command.args(["probe", &format!("turn:{external}:{port}"), "--json"]).args(PACKETS).args(more);
+        command.args(Account::Static.uclient_options());
+        let value = Said::by(command)?.serves()?;
+        let relayed = value["relayed"].as_array().cloned().unwrap_or_default();
+        let externals = MAPPED.map(|mapped| format!("{}:", mapped.external));
+        let is_external =
+            |address: &Value| externals.iter().any(|e| address.as_str().is_some_and(|a| a.starts_with(e)));
+        let is_seen = !relayed.is_empty() && relayed.iter().all(is_external) && value["notes"] == Value::Array(vec![]);
+        if is_seen { Ok(()) } else { Err(format!("relayed at {relayed:?}, notes {}", value["notes"])) }
+    };
+    report.test("probe from outside: between two allocations", || run(&[]));
+    report.test("probe from outside: an echo service", || run(&["--peer", service]));
+    report.test("probe from outside: a socket of its own", || run(&["--peer", "socket"]));
 }
 
 /// What a probe said.
