@@ -34,6 +34,7 @@ pub(crate) fn run(report: &Report, targets: &[&Target]) {
         test("packets of full size", full_size);
         test("a wrong password is a 401", wrong_password);
         test("a peer that keeps silent", silent_peer);
+        test("a peer that loses, doubles and damages", bad_peer);
         if !target.is_reference {
             test("a v6 listener", v6_listener);
             test("a shared secret from a file", shared_secret);
@@ -222,6 +223,47 @@ fn webrtc_rs() -> Result<(), String> {
     let mut command = as_user(&format!("turn:{at}"));
     command.args(PACKETS).arg("--json");
     Said::by(command)?.serves().map(drop)
+}
+
+/// Of five packets one is lost, one comes twice, and one a second time with another last byte.
+fn bad_peer(target: &Target) -> Result<(), String> {
+    let socket = UdpSocket::bind((netns::PEER_V4, 0)).map_err(|e| e.to_string())?;
+    let peer = socket.local_addr().map_err(|e| e.to_string())?.to_string();
+    // It ends with this program, and nobody else sends to its port.
+    std::thread::spawn(move || send_back_badly(&socket));
+    let run = |loss_max: &str| {
+        let mut command = as_user(&uri(target));
+        command.args(PACKETS).args(["--timeout", "500ms", "--json", "--peer", &peer, "--loss-max", loss_max]);
+        Said::by(command)
+    };
+    run("19.9")?.fails("echo", None, "of 50 packets 40 came back")?;
+    let said = run("20")?;
+    let echo = said.value()?["echo"].clone();
+    let counted = ["sent", "returned", "lost", "duplicates", "damaged"].map(|name| echo[name].as_u64().unwrap_or(0));
+    let good = said.code == Some(0) && counted == [50, 40, 10, 10, 10] && echo["loss_percent"] == 20.0;
+    if good { Ok(()) } else { Err(said.complaint("50 sent, 40 returned, 10 lost, doubled and damaged")) }
+}
+
+fn send_back_badly(socket: &UdpSocket) {
+    let mut packet = [0; 2048];
+    while let Ok((length, from)) = socket.recv_from(&mut packet) {
+        // Its number stands in bytes 8 to 15, and is below 256.
+        let number = packet[15] % 5;
+        let once = |packet: &[u8]| socket.send_to(&packet[..length], from).is_ok();
+        let is_sent = match number {
+            0 => true,
+            1 => once(&packet) && once(&packet),
+            2 => {
+                let mut damaged = packet;
+                damaged[length - 1] ^= 1;
+                once(&damaged) && once(&packet)
+            }
+            _ => once(&packet),
+        };
+        if !is_sent {
+            return;
+        }
+    }
 }
 
 /// A relay that gives each user one allocation only.

@@ -33,7 +33,7 @@ pub(crate) struct CredentialArgs {
 }
 
 /// A name and its password.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Credentials {
     pub(super) user: Pii<String>,
     pub(super) password: Secret<String>,

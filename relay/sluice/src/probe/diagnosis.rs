@@ -23,6 +23,8 @@ pub(super) enum Trouble {
     SecondCode(u16),
     /// The relay asks for no credentials.
     Open,
+    /// The relay did as it was asked, and did not prove that it knows the password.
+    Unsigned,
     /// An answer that the client cannot use.
     Nonsense,
     /// The relay does not tell a socket's address.
@@ -83,6 +85,10 @@ impl Trouble {
             Trouble::Open => (
                 "the relay serves whoever asks, without credentials".to_owned(),
                 "turn authentication on (coturn: lt-cred-mech or use-auth-secret); without it the probe does not go on",
+            ),
+            Trouble::Unsigned => (
+                "the relay's answer is not signed with the user's password".to_owned(),
+                "other clients drop such answers: look whether somebody on the way answers in the relay's place",
             ),
             Trouble::Nonsense => (
                 "the answer is none that a TURN client can use".to_owned(),

@@ -13,7 +13,7 @@ use webrtc_util::Conn;
 
 use super::credentials::Credentials;
 use super::diagnosis::Trouble;
-use super::tap::{Exchange, SUCCESS, Seen, Tap};
+use super::tap::{Answer, Exchange, Seen, Tap};
 
 /// What opens a permission; no packet of the echo has it.
 pub(super) const OPENING: &[u8] = b"open";
@@ -34,7 +34,7 @@ impl Leg {
         credentials: &Credentials,
         wait: Duration,
     ) -> Result<Self, Trouble> {
-        let tap = Arc::new(Tap::open(server).await.map_err(|error| Trouble::Io(error.kind()))?);
+        let tap = Arc::new(Tap::open(server, credentials).await.map_err(|error| Trouble::Io(error.kind()))?);
         let mut seen = tap.seen();
         let client = client(tap, String::new(), server.to_string(), Some(credentials)).await?;
         let allocated = tokio::select! {
@@ -43,6 +43,7 @@ impl Leg {
         };
         let now = *seen.borrow();
         let relay = allocated.ok_or_else(|| not_allocated(&now))?;
+        answered(now.allocate)?;
         let relay: Arc<dyn Conn + Send + Sync> = Arc::new(relay);
         let relayed = relay.local_addr().map_err(|_| Trouble::Nonsense)?;
         Ok(Leg { client, relay, seen, relayed })
@@ -58,7 +59,7 @@ impl Leg {
 
     /// Waits for the channel.
     pub(super) async fn bind(&mut self, wait: Duration) -> Result<(), Trouble> {
-        let _ = timeout(wait, self.seen.wait_for(|seen| seen.bind.code.is_some())).await;
+        let _ = timeout(wait, self.seen.wait_for(|seen| seen.bind.answer.is_some())).await;
         let exchange = self.seen.borrow().bind;
         answered(exchange)
     }
@@ -134,20 +135,21 @@ async fn client(
 }
 
 fn not_allocated(seen: &Seen) -> Trouble {
-    match (seen.allocate.code, seen.allocate.is_signed) {
+    match (seen.allocate.answer, seen.allocate.is_signed) {
         _ if seen.is_refused => Trouble::Io(io::ErrorKind::ConnectionRefused),
         (None, false) => Trouble::Silent,
         (None, true) => Trouble::Unanswered,
-        (Some(SUCCESS), false) => Trouble::Open,
-        (Some(SUCCESS), true) | (Some(401), false) => Trouble::Nonsense,
-        (Some(code), _) => Trouble::Code(code),
+        (Some(Answer::Success | Answer::Unsigned), false) => Trouble::Open,
+        (Some(Answer::Success | Answer::Unsigned), true) | (Some(Answer::Error(401)), false) => Trouble::Nonsense,
+        (Some(Answer::Error(code)), _) => Trouble::Code(code),
     }
 }
 
 fn answered(exchange: Exchange) -> Result<(), Trouble> {
-    match exchange.code {
-        Some(SUCCESS) => Ok(()),
-        Some(code) => Err(Trouble::Code(code)),
+    match exchange.answer {
+        Some(Answer::Success) => Ok(()),
+        Some(Answer::Unsigned) => Err(Trouble::Unsigned),
+        Some(Answer::Error(code)) => Err(Trouble::Code(code)),
         None => Err(Trouble::Unanswered),
     }
 }
