@@ -1,9 +1,10 @@
-//! What must hold for any sequence of packets, times, verdicts and opened sockets. The fuzz target calls
-//! [`turn_server`], and a test replays its corpus.
+//! What must hold for any sequence of packets, times, verdicts and opened sockets. The fuzz targets call
+//! [`turn_server`] and [`rtp_quality`], and a test replays their corpora.
 //!
 //! A fuzzer cannot sign, so that one of its operations is "sign this request as that user". Answers are
 //! read as a client would read them, and from them alone an oracle knows what may be relayed.
 
+mod media;
 pub mod model;
 mod oracle;
 mod reader;
@@ -63,6 +64,14 @@ const KINDS: [u16; 16] = [
 ];
 const METHODS: [Method; 6] =
     [Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND, Method::BINDING, Method::SEND];
+
+/// Plays the packets that `bytes` encode against one worker's statistics of media.
+///
+/// # Panics
+/// When an invariant of them is broken.
+pub fn rtp_quality(bytes: &[u8]) {
+    media::play(bytes);
+}
 
 /// Plays the operations that `bytes` encode against one worker's server.
 ///

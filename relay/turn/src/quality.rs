@@ -43,7 +43,7 @@ const KEEP_PARTS: u64 = 10;
 const LEAP_NANOS: u64 = 8_000_000_000;
 
 /// In how many portions all streams are observed.
-const PORTIONS: u32 = 20;
+pub(crate) const PORTIONS: u32 = 20;
 
 const LIFETIME_NANOS: u64 = STREAM_LIFETIME.as_nanos() as u64;
 const OBSERVE_NANOS: u64 = STREAM_OBSERVE_INTERVAL.as_nanos() as u64;
@@ -240,6 +240,38 @@ impl Quality {
     #[inline]
     pub(crate) fn is_followed(&self) -> bool {
         self.used > 0
+    }
+
+    /// Whether a source of a flow is followed.
+    pub(crate) fn follows(&self, flow: &Flow, leg: Leg, rtcp: bool, ssrc: u32) -> bool {
+        let key = key(flow, leg, rtcp, ssrc);
+        self.streams.iter().any(|stream| stream.state != State::Free && stream.key == key)
+    }
+
+    /// Every stream in use is in its chain and in its allocation's list, and nothing else is.
+    ///
+    /// # Panics
+    /// When that is not so.
+    pub(crate) fn assert_sound(&self) {
+        let used = self.streams.iter().filter(|stream| stream.state != State::Free).count();
+        assert!(used == self.used as usize && self.streams.len() <= self.places as usize);
+        let mut chained = 0;
+        for (head, first) in self.heads.iter().enumerate() {
+            let mut at = *first;
+            while let Some(stream) = self.streams.get(at as usize) {
+                assert!(stream.state != State::Free && self.chain_of(stream.key) == head);
+                (at, chained) = (stream.chain, chained + 1);
+            }
+        }
+        let mut owned = 0;
+        for (allocation, owner) in self.owners.iter().enumerate() {
+            let streams = Siblings { quality: self, at: owner.first };
+            let count = streams.inspect(|at| assert_eq!(self.streams[*at as usize].owner as usize, allocation)).count();
+            assert_eq!(count, usize::from(owner.count));
+            owned += count;
+        }
+        let free = Siblings { quality: self, at: self.free }.count();
+        assert_eq!((chained, owned, used + free), (used, used, self.streams.len()));
     }
 
     #[inline]

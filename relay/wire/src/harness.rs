@@ -3,6 +3,7 @@
 use sluice_base::limits::STUN_BYTES_MAX;
 
 use crate::channel_data;
+use crate::rtp::{self, Packet};
 use crate::stun::{self, Builder, Message, attribute};
 
 /// Reads `bytes` as STUN and checks what a reader of the message relies on: ranges lie inside,
@@ -44,6 +45,26 @@ pub fn channel_data(bytes: &[u8]) {
     let mut header = [0; channel_data::HEADER_LEN];
     channel_data::write_header(&mut header, number, len as u16);
     assert_eq!(header, bytes[..channel_data::HEADER_LEN]);
+}
+
+/// Reads `bytes` as RTP or RTCP: what the views show lies inside, and is no other protocol's.
+///
+/// # Panics
+/// When an invariant of this crate is broken.
+pub fn rtp(bytes: &[u8]) {
+    let Some(packet) = rtp::parse(bytes) else {
+        return;
+    };
+    assert_eq!(stun::classify(bytes[0]), stun::Kind::Other);
+    match packet {
+        Packet::Rtp(rtp) => {
+            let extension = rtp.extension().map_or(0, |(_, words)| 4 + words.len());
+            let header = rtp::HEADER_LEN + 4 * rtp.csrc_count() + extension;
+            assert_eq!(header + rtp.payload().len(), bytes.len());
+            assert!(!rtp::RTCP_PAYLOAD_TYPES.contains(&rtp.payload_type()));
+        }
+        Packet::Rtcp(rtcp) => assert!(bytes.len() >= rtp::RTCP_HEADER_LEN && rtcp.packet_type() & 0x60 == 0x40),
+    }
 }
 
 /// Writes what the view shows, and reads it again.
