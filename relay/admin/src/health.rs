@@ -43,7 +43,11 @@ impl<F: Fn() -> Vec<u64> + Send + Sync + 'static> Advancing<F> {
         Advancing { progress, seen: Mutex::new(seen) }
     }
 
-    fn check_at(&self, now: Instant) -> Result<(), String> {
+    /// The look of one moment.
+    ///
+    /// # Errors
+    /// Which workers do not advance.
+    pub fn check_at(&self, now: Instant) -> Result<(), String> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stalled = Vec::new();
         for (worker, (seen, progress)) in seen.iter_mut().zip((self.progress)()).enumerate() {

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status(AskArgs),
     /// Lists the allocations of the running relay, without anybody's address or name.
     Allocations(AskArgs),
+    /// Says whether the running relay serves: its workers advance, and its listeners answer a client.
+    Healthcheck(AskArgs),
     /// Has the running relay read its configuration again: all of it comes into force, or nothing.
     Reload(AskArgs),
     /// Has the running relay let nobody new in, and end when its allocations have ended.

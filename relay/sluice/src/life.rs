@@ -22,6 +22,7 @@ use crate::cli::Failure;
 use crate::drain::{self, Drain, Next};
 use crate::pseudonym::Pseudonyms;
 use crate::reload::{self, Reloader};
+use crate::service::{Service, Standing};
 
 /// The file in the runtime directory.
 const SOCKET_FILE: &str = "control.sock";
@@ -48,6 +49,15 @@ pub(crate) struct Life {
     pub(crate) drain: Option<Drain>,
     pub(crate) reloader: Reloader,
     pub(crate) last_reload: Option<api::LastReload>,
+    pub(crate) service: Service,
+    /// What a reload has come to, once the workers have confirmed.
+    pub(crate) reloaded: Reloaded,
+}
+
+/// Outcomes of reloads on their way back.
+pub(crate) struct Reloaded {
+    sender: mpsc::UnboundedSender<api::Outcome>,
+    receiver: mpsc::UnboundedReceiver<api::Outcome>,
 }
 
 /// What moves a relay's life on.
@@ -72,6 +82,8 @@ enum Event {
     Command(Command),
     WorkerEnded,
     Look,
+    Beat,
+    Reloaded(api::Outcome),
 }
 
 /// Lists allocations.
@@ -108,14 +120,23 @@ impl Life {
     /// Lives until the workers are to be stopped.
     pub(crate) async fn run(&mut self, mut sources: Sources) {
         let mut looks = tokio::time::interval(drain::LOOK_INTERVAL);
+        let mut beats = tokio::time::interval(self.service.interval());
+        let standing = self.standing();
+        self.service.ready(&standing);
         loop {
             let event = tokio::select! {
                 event = sources.next() => event,
                 _ = looks.tick(), if self.drain.is_some() => Event::Look,
+                _ = beats.tick() => Event::Beat,
+                Some(outcome) = self.reloaded.receiver.recv() => Event::Reloaded(outcome),
             };
             if self.handle(event) {
-                return;
+                break;
             }
+        }
+        if self.drain.is_none() {
+            let standing = self.standing();
+            self.service.stopping(&standing);
         }
     }
 
@@ -145,6 +166,11 @@ impl Life {
                 return true;
             }
             Event::Look => return self.look(),
+            Event::Beat => {
+                let standing = self.standing();
+                self.service.beat(&standing);
+            }
+            Event::Reloaded(outcome) => self.reloaded(outcome),
         }
         false
     }
@@ -152,27 +178,47 @@ impl Life {
     /// Reads the configuration again, and answers whoever waits for it.
     fn reload(&mut self, reply: Option<Reply<api::Reload>>) {
         let unix_seconds = os::now().unix_seconds;
+        self.service.reloading();
         let sent = match self.reloader.reload(&mut self.config) {
             Ok(sent) => sent,
             Err(answer) => {
                 self.last_reload = Some(api::LastReload { unix_seconds, outcome: answer.outcome });
+                self.reloaded(answer.outcome);
                 self.metrics.process().reload_failed();
                 tracing::error!("{}", reload::text(&answer));
                 reply.map(|reply| reply.send(answer));
                 return;
             }
         };
-        self.last_reload = Some(api::LastReload { unix_seconds, outcome: api::Outcome::Applied });
+        self.last_reload = Some(api::LastReload { unix_seconds, outcome: api::Outcome::Unconfirmed });
         self.metrics.process().configured(unix_seconds);
         self.lister.set_tenants(&self.config);
+        let outcome = self.reloaded.sender.clone();
         tokio::spawn(async move {
             let answer = sent.confirmed().await;
+            let _ = outcome.send(answer.outcome);
             match answer.outcome {
                 api::Outcome::Unconfirmed => tracing::error!("{}", reload::text(&answer)),
                 _ => tracing::info!("{}", reload::text(&answer)),
             }
             reply.map(|reply| reply.send(answer));
         });
+    }
+
+    /// A reload is over, however it went.
+    fn reloaded(&mut self, outcome: api::Outcome) {
+        if let Some(last) = &mut self.last_reload {
+            last.outcome = outcome;
+        }
+        self.service.reloaded(reload::outcome(outcome));
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            fault: self.health.check().err(),
+            allocations: self.allocations(),
+            draining: self.drain.as_ref().map(|drain| drain.left(Instant::now())),
+        }
     }
 
     fn begin_drain(&mut self) {
@@ -185,6 +231,8 @@ impl Life {
         let posts = self.lister.posts.clone();
         self.drain = Some(Drain::new(Instant::now(), configured.deadline, configured.alternates, posts));
         self.metrics.process().drains();
+        let standing = self.standing();
+        self.service.stopping(&standing);
     }
 
     /// Looks how far the drain is; whether it is over.
@@ -264,6 +312,13 @@ impl Life {
             draining: self.draining(),
             faults: self.health.check().err().iter().flat_map(|why| why.lines().map(str::to_owned)).collect(),
         }
+    }
+}
+
+impl Reloaded {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Reloaded { sender, receiver }
     }
 }
 

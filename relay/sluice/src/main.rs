@@ -8,12 +8,14 @@ mod development;
 mod drain;
 mod driver;
 mod dropin;
+mod healthcheck;
 mod life;
 mod logging;
 mod probe;
 mod pseudonym;
 mod reload;
 mod run;
+mod service;
 mod wiring;
 mod workers;
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig { file }) => cli::check_config(file),
         Some(Command::Status(args)) => ask::status(args),
         Some(Command::Allocations(args)) => ask::allocations(args),
+        Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Reload(args)) => ask::reload(args),
         Some(Command::Drain(args)) => ask::drain(args),
         Some(Command::SystemdDropin { config }) => dropin::print(config),

@@ -16,9 +16,10 @@ use sluice_turn::{Listener, LivePorts, RelayAddress, Shared};
 use crate::banner::{self, Start};
 use crate::cli::{Failure, RunArgs, io_features};
 use crate::driver::Choice;
-use crate::life::{Facts, Life, Lister, Signals, Sources};
+use crate::life::{Facts, Life, Lister, Reloaded, Signals, Sources};
 use crate::logging::Logging;
 use crate::reload::Reloader;
+use crate::service::Service;
 use crate::workers::{Plan, Workers};
 use crate::{development, life, wiring};
 
@@ -109,6 +110,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
                 logging,
             ),
             last_reload: None,
+            service: Service::new(),
+            reloaded: Reloaded::new(),
         };
         let start = Start {
             listeners: &listeners,

@@ -46,7 +46,7 @@ fn unit_of_this_build() -> Result<PathBuf, String> {
         return Err(format!("{}: no {installed}", file.display()));
     }
     let program = clients::relay_program();
-    let text = text.replace(installed, &format!("ExecStart={} ", program.display()));
+    let text = text.replace("=/usr/bin/sluice ", &format!("={} ", program.display()));
     let folder = netns::folder()?.join("systemd");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let copy = folder.join("sluice.service");

@@ -64,6 +64,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("libc", &["sluice-net"]),
     ("md-5", &["sluice-crypto"]),
     ("prometheus", &["sluice-metrics"]),
+    ("sd-notify", &["sluice"]),
     ("seccompiler", &["sluice-net", "sluice-xtask"]),
     ("sha1", &["sluice-crypto"]),
     ("sha2", &["sluice-crypto"]),
