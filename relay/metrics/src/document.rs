@@ -29,7 +29,10 @@ pub fn documentation() -> String {
     label("reason", drops.chain(DRIVER_DROPS.iter().map(|(reason, _)| *reason)).collect());
     let bounds: Vec<String> = LATENCY_BOUNDS.iter().map(|(_, seconds)| seconds.to_string()).collect();
     let _ = writeln!(text, "- `worker`: the worker's number, from 0");
-    let _ = writeln!(text, "- `tenant`: the names of the first {TENANT_LABELS_MAX} tenants, and other for the rest");
+    let _ = writeln!(
+        text,
+        "- `tenant`: the names of the first {TENANT_LABELS_MAX} tenants, and other for the rest and for those\n  that came by a reload"
+    );
     for (family, bounds) in
         [("sluice_rtp_stream_loss_ratio", &LOSS_BOUNDS[..]), ("sluice_rtp_jitter_seconds", &JITTER_BOUNDS[..])]
     {
@@ -71,6 +74,8 @@ const REASONS: &str = "
   beside them. A jump of more than 3000 numbers, or 512 back, begins a stream anew and is no loss. Retransmissions and
   forward error correction with a source of their own are streams of their own; without one, a repeated packet that comes
   within the window fills its gap.
+- Jitter is measured on packets that come in order, once the clock rate is known: the time that passed in the timestamps,
+  over 2 s or more, is within 1 % of a usual clock's. Arrivals have the grain of the worker's turns.
 - Between two clients of the relay a packet is seen twice: from its sender (`leg=\"client\"`) and from the other relayed
   address (`leg=\"peer\"`).
 - The latency histogram places a packet by the upper end of a cell of 2 significant digits; sum and count are exact.

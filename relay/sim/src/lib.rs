@@ -32,4 +32,4 @@ mod world;
 
 pub use report::{Coverage, Failure, Report};
 pub use tamper::Tamper;
-pub use world::{Options, run};
+pub use world::{MediaTruth, Options, media, run};

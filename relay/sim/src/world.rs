@@ -1,5 +1,7 @@
 //! One run: the workers, the models and the clock, one step after another.
 
+mod media;
+
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -40,6 +42,8 @@ const TRACE_LINES: usize = 60;
 const START_UNIX_SECONDS: u64 = 1_800_000_000;
 
 type SimWorker = Worker<SimIo, SimDecide, ChaCha8Rng>;
+
+pub use media::{MediaTruth, media};
 
 /// How a seed is run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -99,7 +103,10 @@ struct World {
 
 impl World {
     fn new(seed: u64, tamper: Tamper, kept: usize) -> Self {
-        let scenario = Scenario::new(seed);
+        World::of(seed, Scenario::new(seed), tamper, kept)
+    }
+
+    fn of(seed: u64, scenario: Scenario, tamper: Tamper, kept: usize) -> Self {
         let mut rng = Rng::new(seed, 3);
         let start = Mono::from_nanos(rng.between(0, 100_000_000_000));
         let now = Now { mono: start, unix_seconds: START_UNIX_SECONDS };

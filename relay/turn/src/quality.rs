@@ -127,6 +127,8 @@ struct Stream {
     from_arrival: Mono,
     from_timestamp: u32,
     rate: u32,
+    /// The last measure did not agree with the rate.
+    doubted: bool,
     owner: u32,
     /// Of the same allocation; of the free ones.
     next: u32,
@@ -449,6 +451,7 @@ impl Stream {
             from_arrival: now,
             from_timestamp: 0,
             rate: 0,
+            doubted: false,
             owner: NONE,
             next: NONE,
             previous: NONE,
@@ -471,7 +474,7 @@ impl Stream {
             self.highest = sequence;
             self.time(now, timestamp);
         } else {
-            self.behind(now, sequence, timestamp, sums);
+            self.behind(sequence, sums);
         }
     }
 
@@ -498,14 +501,13 @@ impl Stream {
     }
 
     /// A number that is not ahead.
-    fn behind(&mut self, now: Mono, sequence: u16, timestamp: u32, sums: &mut Media) {
+    fn behind(&mut self, sequence: u16, sums: &mut Media) {
         let behind = self.highest.wrapping_sub(sequence);
         if behind < u16::from(self.open) {
             let bit = 1 << behind;
             if self.window & bit == 0 {
                 self.window |= bit;
                 sums.add(MediaCounter::Received, 1);
-                self.time(now, timestamp);
             } else {
                 sums.add(MediaCounter::Duplicate, 1);
             }
@@ -555,7 +557,8 @@ impl Stream {
         self.measure_anew();
     }
 
-    /// Interarrival jitter (RFC 3550, A.8), once the clock is known.
+    /// Interarrival jitter (RFC 3550, A.8), once the clock is known. Of packets in order: one that was sent again would
+    /// bring a round trip into it, and into the measure of the clock.
     #[inline]
     fn time(&mut self, now: Mono, timestamp: u32) {
         if self.tick != 0 {
@@ -629,9 +632,14 @@ impl Stream {
                 None => {}
             }
         } else if !is(self.rate, KEEP_PARTS) {
+            // One packet that was long on its way is no other clock.
+            if !std::mem::replace(&mut self.doubted, true) {
+                return;
+            }
             sums.add(MediaCounter::ClockUnknown, 1);
             (self.rate, self.tick, self.jitter) = (0, 0, 0);
         }
+        self.doubted = false;
         self.measure_anew();
     }
 
@@ -871,6 +879,19 @@ mod tests {
         assert_eq!(way.is(MediaCounter::ClockUnknown), 1);
         assert_eq!(way.sums().jitter().0.iter().sum::<u64>(), 0);
         assert_eq!(way.counts()[0], 1500);
+    }
+
+    #[test]
+    fn a_clock_that_changes_is_forgotten_and_inferred_anew() {
+        let mut way = paced(48_000, Duration::from_millis(20), Duration::ZERO);
+        let mut unknown = Vec::new();
+        for n in 0..2000u32 {
+            way.reach(way.now.after(Duration::from_millis(20)));
+            way.comes(1, 1500 + n as u16, n * 160);
+            unknown.push(way.is(MediaCounter::ClockUnknown));
+        }
+        assert_eq!((unknown.first(), unknown.last()), (Some(&0), Some(&0)));
+        assert!(unknown.contains(&1));
     }
 
     #[test]

@@ -287,7 +287,8 @@ impl Live {
         if (1..=i64::from(RTP_DROPOUT_MAX)).contains(&ahead) {
             self.highest += ahead;
             counts.expected += ahead as u64;
-            self.comes(now, self.highest, counts);
+            self.comes(self.highest, counts);
+            self.arrival = now;
             self.open_until(self.highest - WINDOW + 1, counts);
             return;
         }
@@ -297,7 +298,7 @@ impl Live {
             if self.come.contains(&number) {
                 counts.duplicate += 1;
             } else {
-                self.comes(now, number, counts);
+                self.comes(number, counts);
             }
         } else if behind <= i64::from(RTP_MISORDER_MAX) {
             counts.late += 1;
@@ -306,9 +307,8 @@ impl Live {
         }
     }
 
-    fn comes(&mut self, now: Mono, number: i64, counts: &mut Counts) {
+    fn comes(&mut self, number: i64, counts: &mut Counts) {
         self.come.insert(number);
-        self.arrival = now;
         counts.received += 1;
     }
 
