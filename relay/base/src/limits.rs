@@ -286,3 +286,6 @@ pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
 
 /// Longest drain that can be configured: the longest call that anybody plans for.
 pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Messages that wait for a service manager: it takes them at once, and one that does not is not waited for.
+pub const NOTIFICATIONS_MAX: usize = 64;

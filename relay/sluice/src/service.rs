@@ -3,9 +3,12 @@
 //! **The watchdog is fed only while every worker advances**: a relay of which a part hangs is one that is to be
 //! started again.
 
+use std::fmt::Write as _;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use sluice_base::limits::NOTIFICATIONS_MAX;
 
 /// How often it is told how the relay is, unless the watchdog wants to hear more often.
 const BEAT: Duration = Duration::from_secs(5);
@@ -16,10 +19,21 @@ const BEATS_PER_WATCHDOG: u32 = 4;
 /// How much more time a drain asks for at each beat.
 const EXTENSION: Duration = Duration::from_secs(30);
 
+/// How long the process waits at its end for the last words to be taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The service manager, if there is one: without $NOTIFY_SOCKET nobody is told.
 pub(crate) struct Service {
     watchdog: Option<Duration>,
     status: String,
+    messenger: Option<Messenger>,
+}
+
+/// A thread that tells, since a manager that does not listen makes whoever tells it wait.
+struct Messenger {
+    messages: Option<SyncSender<String>>,
+    /// Gone when everything has been told.
+    done: Receiver<()>,
 }
 
 /// How the relay is at one beat.
@@ -42,7 +56,8 @@ struct Beat {
 impl Service {
     /// As the environment says.
     pub(crate) fn new() -> Self {
-        Service { watchdog: sd_notify::watchdog_enabled(), status: String::new() }
+        let messenger = std::env::var_os("NOTIFY_SOCKET").and_then(|_| Messenger::start());
+        Service { watchdog: sd_notify::watchdog_enabled(), status: String::new(), messenger }
     }
 
     /// How often [`Service::beat`] is to be called.
@@ -53,20 +68,20 @@ impl Service {
     /// Every worker serves.
     pub(crate) fn ready(&mut self, standing: &Standing) {
         self.status = status(standing);
-        tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
     }
 
     /// The configuration is read again; the end of that is [`Service::reloaded`].
     pub(crate) fn reloading(&self) {
         let mut states = vec![NotifyState::Reloading];
         states.extend(NotifyState::monotonic_usec_now());
-        tell(&states);
+        self.tell(&states);
     }
 
     /// It has been taken over or refused: the relay serves either way.
     pub(crate) fn reloaded(&mut self, outcome: &str) {
         self.status = format!("reload: {outcome}");
-        tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
     }
 
     /// The end has begun.
@@ -74,7 +89,7 @@ impl Service {
         self.status = status(standing);
         let mut states = vec![NotifyState::Stopping, NotifyState::Status(&self.status)];
         states.extend(standing.draining.map(extend));
-        tell(&states);
+        self.tell(&states);
     }
 
     /// How it is.
@@ -87,7 +102,52 @@ impl Service {
             self.status = beat.status;
             states.push(NotifyState::Status(&self.status));
         }
-        tell(&states);
+        self.tell(&states);
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Some(messenger) = self.messenger.as_ref().filter(|_| !states.is_empty()) {
+            messenger.tell(states);
+        }
+    }
+}
+
+impl Messenger {
+    fn start() -> Option<Self> {
+        let (messages, received) = sync_channel::<String>(NOTIFICATIONS_MAX);
+        let (working, done) = channel();
+        let tell = move || {
+            let _working = working;
+            for message in received {
+                if let Err(error) = sd_notify::notify(&[NotifyState::Custom(message.trim_end())]) {
+                    tracing::warn!("the service manager cannot be told at $NOTIFY_SOCKET: {error}");
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("notify".to_owned()).spawn(tell);
+        started
+            .inspect_err(|error| tracing::error!("no thread to tell the service manager: {error}"))
+            .ok()
+            .map(|_| Messenger { messages: Some(messages), done })
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        let mut message = String::new();
+        for state in states {
+            // Writing to a string cannot fail.
+            let _ = writeln!(message, "{state}");
+        }
+        if let Some(messages) = &self.messages {
+            // What a deaf manager is not told is told again in other words at the next beat.
+            let _ = messages.try_send(message);
+        }
+    }
+}
+
+impl Drop for Messenger {
+    fn drop(&mut self) {
+        self.messages = None;
+        let _ = self.done.recv_timeout(LAST_WORDS);
     }
 }
 
@@ -111,15 +171,6 @@ fn extend(left: Duration) -> NotifyState<'static> {
     // Its end takes a moment too.
     let more = left.saturating_add(EXTENSION / 2).min(EXTENSION);
     NotifyState::ExtendTimeoutUsec(u32::try_from(more.as_micros()).unwrap_or(u32::MAX))
-}
-
-fn tell(states: &[NotifyState<'_>]) {
-    if states.is_empty() {
-        return;
-    }
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("the service manager cannot be told at $NOTIFY_SOCKET: {error}");
-    }
 }
 
 #[cfg(test)]
@@ -174,7 +225,10 @@ mod tests {
 
     #[test]
     fn the_watchdog_hears_several_times_within_its_time() {
-        let of = |seconds| Service { watchdog: Some(Duration::from_secs(seconds)), status: String::new() }.interval();
+        let of = |seconds| {
+            let watchdog = Some(Duration::from_secs(seconds));
+            Service { watchdog, status: String::new(), messenger: None }.interval()
+        };
         assert_eq!((of(30), of(4)), (Duration::from_secs(5), Duration::from_secs(1)));
     }
 }

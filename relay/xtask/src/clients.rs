@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, install, netns, outside, personal, probe, prometheus, quality, sha256, shell, turnutils};
+use crate::{as_unit, install, life, netns, outside, personal, probe, prometheus, quality, sha256, shell, turnutils};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -201,6 +201,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "quality",
     "metrics",
     "prometheus",
+    "life",
     "nat",
     "firefox",
     "gstreamer",
@@ -262,6 +263,9 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
                 finish(report, subject, &mut shown);
             }
         }
+    }
+    if wants("life") {
+        life::run(report, &mut shown);
     }
     outside::run(report, &wants, &mut shown);
     report.test("no address, name or secret of a client in all of the output", || personal::none_in(&shown));

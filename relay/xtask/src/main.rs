@@ -6,6 +6,7 @@ mod as_unit;
 mod bench;
 mod clients;
 mod install;
+mod life;
 mod lossy;
 mod nat;
 mod netns;

@@ -62,14 +62,7 @@ impl Server {
     /// Asks it to stop, and expects that it does so well.
     pub(crate) fn stop(mut self) -> Result<(), String> {
         self.signal("TERM")?;
-        match self.exited.recv_timeout(STOP_LIMIT) {
-            Ok(Ok(status)) => {
-                self.ended = true;
-                if status.success() { Ok(()) } else { Err(self.complaint(&format!("stopped with {status}"))) }
-            }
-            Ok(Err(e)) => Err(e.to_string()),
-            Err(_) => Err(self.complaint(&format!("still ran {} s after SIGTERM", STOP_LIMIT.as_secs()))),
-        }
+        self.ends_well(STOP_LIMIT)
     }
 
     fn wait_until_ready(&mut self, address: SocketAddr) -> Result<(), String> {
@@ -97,7 +90,20 @@ impl Server {
         format!("the server {what}; it said:\n{}", shell::tail(&self.output(), 15))
     }
 
-    fn signal(&self, name: &str) -> Result<(), String> {
+    /// Waits until it ends by itself, and expects that it does so well.
+    pub(crate) fn ends_well(&mut self, limit: Duration) -> Result<(), String> {
+        match self.exited.recv_timeout(limit) {
+            Ok(Ok(status)) => {
+                self.ended = true;
+                if status.success() { Ok(()) } else { Err(self.complaint(&format!("ended with {status}"))) }
+            }
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(self.complaint(&format!("still runs after {} s", limit.as_secs()))),
+        }
+    }
+
+    /// Sends it a signal, by its name without SIG.
+    pub(crate) fn signal(&self, name: &str) -> Result<(), String> {
         let mut kill = Command::new("sh");
         kill.args(["-c", &format!("kill -{name} {}", self.pid)]);
         shell::capture(&mut kill)?.ok("kill").map(drop)
