@@ -5,8 +5,13 @@
 //!
 //! ```text
 //! [ headroom .......... | payload ................ | tailroom ]
-//!      grow_front(n) <--|--> trim_front(n)     set_len(n)
+//!         frame(n, _) <--|--> trim_front(n)     set_len(n), frame(_, n)
 //! ```
+//!
+//! A burst of one flow may arrive as one datagram of the kernel's (UDP_GRO) and leave as one
+//! (UDP_SEGMENT). Here it is packets, one by one, each in a slot of its own: what counts, limits and
+//! judges packets does not know of bursts. Such slots lie side by side, so that there is no room in front
+//! of one; `frame` puts its bytes elsewhere then, and the kernel gathers them.
 //!
 //! Batching is the driver's: `send` may only queue, and what is queued leaves at the next
 //! [`Io::wait`] at the latest.
@@ -67,15 +72,15 @@ pub trait Slot {
     fn payload(&self) -> &[u8];
     /// The bytes of the packet, to change in place.
     fn payload_mut(&mut self) -> &mut [u8];
-    /// Bytes free in front of the payload.
+    /// Bytes free in front of the payload, in the same memory.
     fn headroom(&self) -> usize;
-    /// Bytes free behind the payload.
+    /// Bytes free behind the payload, in the same memory.
     fn tailroom(&self) -> usize;
-    /// Takes `n` bytes of headroom into the payload; their content is unspecified.
-    ///
-    /// # Panics
-    /// If `n` exceeds the headroom.
-    fn grow_front(&mut self, n: usize);
+    /// Adds `front` bytes before the payload, to be written by the caller, and `back` zero bytes behind it,
+    /// all of which leave with it. `None`, and nothing is changed, where there is no room: there always is
+    /// for [`HEADROOM_MIN`](crate::limits::HEADROOM_MIN) and 3 bytes in a slot as it came in. Afterwards the
+    /// slot is to be sent or freed; whether its payload shows what was added is the driver's business.
+    fn frame(&mut self, front: usize, back: usize) -> Option<&mut [u8]>;
     /// Drops the first `n` bytes of the payload.
     ///
     /// # Panics
@@ -193,10 +198,22 @@ pub struct IoStats {
     pub send_failed: u64,
     /// Datagrams that the kernel dropped because a socket's buffer was full (SO_RXQ_OVFL).
     pub socket_drops: u64,
+    /// Datagrams of the kernel's that were bursts, and the packets in them (UDP_GRO).
+    pub bursts_received: u64,
+    /// See [`IoStats::bursts_received`].
+    pub burst_packets_received: u64,
+    /// Sends that carried a burst, and the packets in them (UDP_SEGMENT).
+    pub bursts_sent: u64,
+    /// See [`IoStats::bursts_sent`].
+    pub burst_packets_sent: u64,
     /// Slots in all.
     pub slots: u64,
     /// Slots free now (a gauge).
     pub slots_free: u64,
+    /// Long slots, for bursts, in all.
+    pub long_slots: u64,
+    /// Long slots free now (a gauge).
+    pub long_slots_free: u64,
     /// Processor time of the worker's thread, in nanoseconds.
     pub busy_nanos: u64,
 }

@@ -32,6 +32,20 @@ pub const TAILROOM_MIN: usize = 16;
 /// front of it.
 pub const SLOT_BYTES: usize = 2048;
 
+/// Packets of one burst received as one datagram: what the kernel makes of one (UDP_MAX_SEGMENTS since Linux 6.9).
+pub const BURST_SEGMENTS_MAX: usize = 128;
+
+/// Packets of one burst sent as one: UDP_MAX_SEGMENTS before Linux 6.9.
+pub const BURST_SENT_MAX: u32 = 64;
+
+/// Times of 256 packets between two trials of UDP_GRO on one socket at most, when it never paid: a trial costs
+/// two changes of its receive in a million packets then.
+pub const BURST_PATIENCE_MAX: u32 = 4096;
+
+/// Long receive slots of one worker, for sockets whose packets come in bursts: what one tick of a loaded worker
+/// takes. Each is 66 KiB of address space, of which only what was once written is memory.
+pub const BURST_SLOTS: u16 = 256;
+
 /// Longest STUN message that is read: 1472 is what fits an Ethernet frame over IPv4; signalling never fragments.
 pub const STUN_BYTES_MAX: usize = 1500;
 

@@ -263,7 +263,7 @@ pub struct Quota {
 pub struct Io {
     /// Which one.
     pub driver: Driver,
-    /// Features of io_uring that are not used even where the kernel has them.
+    /// Features of the kernel that are not used even where it has them.
     pub disable: Vec<String>,
     /// SO_RCVBUF in bytes of each socket; 0 keeps the kernel's default.
     pub receive_buffer_bytes: u32,

@@ -8,7 +8,7 @@ use sluice_base::stats::media::{Media, MediaCounter, media_places};
 use sluice_base::stats::{Counter, Counters};
 
 /// Numbers in an [`IoStats`].
-const IO: usize = 12;
+const IO: usize = 18;
 
 /// What the control plane says of the whole process.
 #[derive(Debug, Default)]
@@ -141,8 +141,14 @@ fn to_array(io: &IoStats) -> [u64; IO] {
         send_full,
         send_failed,
         socket_drops,
+        bursts_received,
+        burst_packets_received,
+        bursts_sent,
+        burst_packets_sent,
         slots,
         slots_free,
+        long_slots,
+        long_slots_free,
         busy_nanos,
     } = *io;
     [
@@ -155,8 +161,14 @@ fn to_array(io: &IoStats) -> [u64; IO] {
         send_full,
         send_failed,
         socket_drops,
+        bursts_received,
+        burst_packets_received,
+        bursts_sent,
+        burst_packets_sent,
         slots,
         slots_free,
+        long_slots,
+        long_slots_free,
         busy_nanos,
     ]
 }
@@ -172,8 +184,14 @@ fn from_array(values: [u64; IO]) -> IoStats {
         send_full,
         send_failed,
         socket_drops,
+        bursts_received,
+        burst_packets_received,
+        bursts_sent,
+        burst_packets_sent,
         slots,
         slots_free,
+        long_slots,
+        long_slots_free,
         busy_nanos,
     ] = values;
     IoStats {
@@ -186,8 +204,14 @@ fn from_array(values: [u64; IO]) -> IoStats {
         send_full,
         send_failed,
         socket_drops,
+        bursts_received,
+        burst_packets_received,
+        bursts_sent,
+        burst_packets_sent,
         slots,
         slots_free,
+        long_slots,
+        long_slots_free,
         busy_nanos,
     }
 }

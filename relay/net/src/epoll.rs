@@ -8,13 +8,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use sluice_base::address::Family;
 use sluice_base::id::SocketId;
 use sluice_base::io::{DriverError, Event, Io, IoStats, OpenError, OpenSpec, Opened, SendOptions, Waker};
+use sluice_base::limits::{BURST_SEGMENTS_MAX, BURST_SLOTS};
 use sluice_base::pii::TransportAddress;
 use sluice_base::time::{Mono, Now};
 
-use crate::arena::{Arena, HEADROOM, Index, Packet, RECEIVE_END};
-use crate::inet::{CONTROL_BYTES, Name, overflow_count};
+use crate::arena::{Arena, BURST_RECEIVE_END, HEADROOM, Index, PACKET_PIECES, Packet, RECEIVE_END};
+use crate::burst::{Bursts, Step, follows};
+use crate::inet::{BURST_CONTROL_BYTES, Cut, Name, control};
+use crate::run::Run;
 use crate::waker::Bell;
-use crate::{clock, socket};
+use crate::{clock, run, socket};
 
 /// Sockets reported by one epoll_wait.
 const READY: usize = 256;
@@ -25,6 +28,9 @@ const RECEIVES: usize = 32;
 /// Calls of recvmmsg for one socket and wait: one that is flooded must not starve the others.
 const ROUNDS: usize = 8;
 
+/// Messages of one recvmmsg where each may be a burst.
+const BURST_RECEIVES: usize = 8;
+
 /// Messages of one sendmmsg.
 const SENDS: usize = 64;
 
@@ -34,6 +40,11 @@ const BELL: u64 = u64::MAX;
 /// No next message.
 const END: u32 = u32::MAX;
 
+/// Pieces of memory that one sendmmsg is made of.
+const PIECES: usize = 1024;
+
+const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
 /// What a driver is made for.
 #[derive(Clone, Debug)]
 pub struct EpollOptions {
@@ -41,6 +52,10 @@ pub struct EpollOptions {
     pub sockets_max: u32,
     /// Packet slots; brought within what `limits` allows.
     pub slots: u32,
+    /// Bursts are received as such (UDP_GRO).
+    pub udp_gro: bool,
+    /// Bursts are sent as such (UDP_SEGMENT).
+    pub udp_segment: bool,
 }
 
 /// A driver over epoll. May change threads before its first wait.
@@ -51,8 +66,12 @@ pub struct Epoll {
     sockets: Vec<Entry>,
     free_sockets: Vec<u32>,
     sockets_max: u32,
+    udp_gro: bool,
+    udp_segment: bool,
     ready: Box<[libc::epoll_event]>,
+    /// For packets, and for bursts.
     inbox: Inbox,
+    grouped: Inbox,
     outbox: Outbox,
     bell: Bell,
     stats: IoStats,
@@ -70,11 +89,18 @@ struct Entry {
     family: Family,
     /// It sends with fragments forbidden.
     unfragmented: bool,
+    /// Its sends may carry bursts.
+    cuts: bool,
+    /// Whether its packets come in bursts, and go into long slots.
+    bursts: Bursts,
+    grouped: bool,
 }
 
 /// The messages of one recvmmsg: the first `slots.len()` have a slot, but for the first `holes`.
 #[derive(Debug)]
 struct Inbox {
+    /// Whether its slots are long.
+    long: bool,
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
     names: Box<[Name]>,
@@ -86,7 +112,7 @@ struct Inbox {
 /// Control data has a header of machine words.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
+struct Control([u8; BURST_CONTROL_BYTES]);
 
 /// What is queued to be sent: a list per socket.
 #[derive(Debug)]
@@ -95,6 +121,9 @@ struct Outbox {
     /// Sockets with a list.
     sockets: Vec<u32>,
     headers: Box<[libc::mmsghdr]>,
+    cuts: Box<[Cut]>,
+    /// Packets in each of the headers.
+    packets: Vec<u32>,
     vectors: Box<[libc::iovec]>,
 }
 
@@ -103,8 +132,10 @@ struct Queued {
     name: Name,
     name_len: u32,
     next: u32,
-    bytes: *mut u8,
+    to: TransportAddress,
     len: u32,
+    pieces: [libc::iovec; PACKET_PIECES],
+    pieces_used: u8,
     slot: Index,
 }
 
@@ -133,12 +164,15 @@ impl Epoll {
         watch(&epoll, bell.fd(), BELL)?;
         Ok(Epoll {
             epoll,
-            arena: Arena::new(options.slots)?,
+            arena: Arena::new(options.slots, if options.udp_gro { BURST_SLOTS } else { 0 })?,
             sockets: Vec::with_capacity(options.sockets_max as usize),
             free_sockets: Vec::with_capacity(options.sockets_max as usize),
             sockets_max: options.sockets_max,
+            udp_gro: options.udp_gro,
+            udp_segment: options.udp_segment,
             ready: vec![libc::epoll_event { events: 0, u64: 0 }; READY].into(),
-            inbox: Inbox::new(),
+            inbox: Inbox::new(RECEIVES, false),
+            grouped: Inbox::new(BURST_RECEIVES, true),
             outbox: Outbox::new(options.slots as usize),
             bell,
             stats: IoStats::default(),
@@ -161,6 +195,9 @@ impl Epoll {
             last: END,
             family: Family::V4,
             unfragmented: false,
+            cuts: false,
+            bursts: Bursts::new(),
+            grouped: false,
         });
         Some(index)
     }
@@ -175,6 +212,8 @@ impl Epoll {
         entry.family = Family::of(local.ip());
         entry.drops = 0;
         entry.unfragmented = socket::starts_unfragmented(entry.family);
+        entry.cuts = self.udp_segment;
+        (entry.bursts, entry.grouped) = (Bursts::new(), false);
         Ok(Opened { socket, local })
     }
 
@@ -207,39 +246,35 @@ impl Epoll {
         let Some(fd) = entry.fd.as_ref().map(|fd| fd.as_raw_fd()) else {
             return;
         };
+        let cuts = entry.cuts;
         while next != END {
-            let (first, count) = (next, self.outbox.gather(&mut next));
-            if count == 1 {
+            let first = next;
+            let (messages, packets) = self.outbox.gather(index, cuts, &mut next);
+            if packets == 1 && self.outbox.queued[first as usize].pieces_used == 1 {
                 self.send_one(fd, first);
             } else {
-                self.send_many(fd, count);
+                self.send_many(index, fd, messages);
             }
-            self.take_back(first, count);
+            self.take_back(first, packets);
         }
     }
 
     fn send_one(&mut self, fd: RawFd, at: u32) {
         let message = &self.outbox.queued[at as usize];
         self.stats.enters += 1;
-        // SAFETY: the bytes are those of a slot that the queue owns, the name stands in the queue.
-        let sent = unsafe {
-            libc::sendto(
-                fd,
-                message.bytes.cast(),
-                message.len as usize,
-                libc::MSG_DONTWAIT,
-                (&raw const message.name).cast(),
-                message.name_len,
-            )
-        };
+        let piece = message.pieces[0];
+        let name = (&raw const message.name).cast();
+        // SAFETY: the piece is one of a slot that the queue owns, the name stands in the queue.
+        let sent =
+            unsafe { libc::sendto(fd, piece.iov_base, piece.iov_len, libc::MSG_DONTWAIT, name, message.name_len) };
         if sent < 0 {
-            self.send_refused();
+            self.send_refused(1);
         } else {
             self.stats.completions += 1;
         }
     }
 
-    fn send_many(&mut self, fd: RawFd, count: usize) {
+    fn send_many(&mut self, index: u32, fd: RawFd, count: usize) {
         let mut done = 0;
         while done < count {
             self.stats.enters += 1;
@@ -247,26 +282,42 @@ impl Epoll {
             // SAFETY: the headers point to names in the queue and to vectors over slots that the queue owns.
             let sent = unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as u32, libc::MSG_DONTWAIT) };
             if sent > 0 {
+                self.count_bursts(done, done + sent as usize);
                 done += sent as usize;
                 self.stats.completions += sent as u64;
             } else {
                 // The first of them was refused; those behind it have their turn.
-                self.send_refused();
+                let packets = self.outbox.packets[done];
+                let errno = self.send_refused(u64::from(packets));
+                if packets > 1 && run::is_refusal_of_bursts(errno) {
+                    self.sockets[index as usize].cuts = false;
+                }
                 done += 1;
             }
         }
     }
 
-    fn send_refused(&mut self) {
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => self.stats.send_full += 1,
-            _ => self.stats.send_failed += 1,
+    fn count_bursts(&mut self, from: usize, to: usize) {
+        for packets in &self.outbox.packets[from..to] {
+            if *packets > 1 {
+                self.stats.bursts_sent += 1;
+                self.stats.burst_packets_sent += u64::from(*packets);
+            }
         }
     }
 
-    fn take_back(&mut self, first: u32, count: usize) {
+    fn send_refused(&mut self, packets: u64) -> i32 {
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        match errno {
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.stats.send_full += packets,
+            _ => self.stats.send_failed += packets,
+        }
+        errno
+    }
+
+    fn take_back(&mut self, first: u32, packets: usize) {
         let mut at = first;
-        for _ in 0..count {
+        for _ in 0..packets {
             let message = &self.outbox.queued[at as usize];
             self.arena.put(message.slot);
             at = message.next;
@@ -313,54 +364,120 @@ impl Epoll {
         let Some(fd) = self.target(socket) else {
             return;
         };
+        let long = self.sockets[socket.index as usize].grouped;
         for _ in 0..ROUNDS {
-            self.inbox.attach(&mut self.arena);
-            let room = self.inbox.slots.len();
+            let inbox = if long { &mut self.grouped } else { &mut self.inbox };
+            inbox.attach(&mut self.arena);
+            let room = inbox.slots.len();
             if room == 0 {
                 self.stats.no_slots += 1;
                 return;
             }
             self.stats.enters += 1;
-            let headers = self.inbox.headers.as_mut_ptr();
+            let headers = inbox.headers.as_mut_ptr();
             // SAFETY: the first `room` headers point to names, control rooms and slots that the inbox owns.
             let count = unsafe { libc::recvmmsg(fd, headers, room as u32, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
             if count <= 0 {
                 return;
             }
+            inbox.holes = count as usize;
             for at in 0..count as usize {
-                self.deliver(socket, at, batch);
+                self.deliver(socket, long, at, batch);
             }
-            self.inbox.holes = count as usize;
-            if (count as usize) < room {
+            // How it receives may have changed with what came.
+            if (count as usize) < room || self.sockets[socket.index as usize].grouped != long {
                 return;
             }
         }
     }
 
     #[inline]
-    fn deliver(&mut self, socket: SocketId, at: usize, batch: &mut Vec<Event<Packet>>) {
+    fn deliver(&mut self, socket: SocketId, long: bool, at: usize, batch: &mut Vec<Event<Packet>>) {
         self.stats.completions += 1;
-        let message = &self.inbox.headers[at];
-        let index = self.inbox.slots[at];
-        let end = HEADROOM + message.msg_len as usize;
-        if message.msg_hdr.msg_controllen > 0
-            && let Some(count) = overflow_count(&self.inbox.controls[at].0)
-        {
-            let entry = &mut self.sockets[socket.index as usize];
-            self.stats.socket_drops += u64::from(count.wrapping_sub(entry.drops));
-            entry.drops = count;
+        let inbox = if long { &self.grouped } else { &self.inbox };
+        let message = &inbox.headers[at];
+        let index = inbox.slots[at];
+        let len = message.msg_len as usize;
+        let mut segment = len;
+        if message.msg_hdr.msg_controllen > 0 {
+            let data = &inbox.controls[at].0;
+            let said = control(&data[..data.len().min(message.msg_hdr.msg_controllen)]);
+            if let Some(count) = said.dropped {
+                let entry = &mut self.sockets[socket.index as usize];
+                self.stats.socket_drops += u64::from(count.wrapping_sub(entry.drops));
+                entry.drops = count;
+            }
+            segment = said.segment.map_or(len, |segment| segment as usize);
         }
-        if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || end > RECEIVE_END {
+        let Some(from) = inbox.names[at].address() else {
+            self.arena.put(index);
+            return;
+        };
+        let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        if segment < len && segment > 0 && !truncated {
+            return self.deliver_burst(socket, from, index, (len, segment), batch);
+        }
+        let end = HEADROOM + len;
+        if truncated || end > RECEIVE_END {
             self.stats.truncated += 1;
             self.arena.put(index);
             return;
         }
-        match self.inbox.names[at].address() {
-            Some(from) => {
-                let slot = self.arena.packet(index, HEADROOM, end);
-                batch.push(Event::Datagram { socket, from, slot });
+        self.observe(socket, 1, follows(batch, socket, &from, len));
+        let slot = self.arena.packet(index, HEADROOM, end);
+        batch.push(Event::Datagram { socket, from, slot });
+    }
+
+    /// Hands out the packets of a burst one by one.
+    fn deliver_burst(
+        &mut self,
+        socket: SocketId,
+        from: TransportAddress,
+        index: Index,
+        (len, segment): (usize, usize),
+        batch: &mut Vec<Event<Packet>>,
+    ) {
+        let segments = len.div_ceil(segment);
+        if segments > BURST_SEGMENTS_MAX {
+            self.stats.truncated += segments as u64;
+            self.arena.put(index);
+            return;
+        }
+        self.stats.bursts_received += 1;
+        self.stats.burst_packets_received += segments as u64;
+        self.observe(socket, segments as u32, true);
+        self.arena.split(index, segments);
+        for at in 0..segments {
+            let start = at * segment;
+            let slot = self.arena.segment(index, at, HEADROOM + start, segment.min(len - start));
+            batch.push(Event::Datagram { socket, from, slot });
+        }
+    }
+
+    #[inline]
+    fn observe(&mut self, socket: SocketId, segments: u32, follows: bool) {
+        if !self.udp_gro {
+            return;
+        }
+        if let Some(step) = self.sockets[socket.index as usize].bursts.observe(segments, follows) {
+            self.step(socket, step);
+        }
+    }
+
+    /// Changes how a socket receives, from its next receive on.
+    #[cold]
+    fn step(&mut self, socket: SocketId, step: Step) {
+        let entry = &mut self.sockets[socket.index as usize];
+        let Some(fd) = entry.fd.as_ref().map(|fd| fd.as_raw_fd()) else { return };
+        match step {
+            // Refused, it goes on in long slots, one packet in each, until that is seen not to pay.
+            Step::Group => {
+                let _ = socket::set_grouped(fd, true);
+                entry.grouped = true;
             }
-            None => self.arena.put(index),
+            // It cannot be refused where the opposite was not.
+            Step::Leave => drop(socket::set_grouped(fd, false)),
+            Step::Release => entry.grouped = false,
         }
     }
 
@@ -403,21 +520,24 @@ impl Io for Epoll {
 
     #[inline]
     fn send(&mut self, socket: SocketId, to: TransportAddress, slot: Packet, options: SendOptions) {
-        let (bytes, len) = slot.raw();
-        let slot = self.arena.reclaim(slot);
         if self.target(socket).is_none() {
             self.stats.send_failed += 1;
-            self.arena.put(slot);
+            self.free(slot);
             return;
         }
+        let len = slot.len();
         let unfragmented = self.sockets[socket.index as usize].unfragmented;
-        if let Some(on) = socket::fragments(unfragmented, options, len as usize) {
+        if let Some(on) = socket::fragments(unfragmented, options, len) {
             self.set_dont_fragment(socket, on);
         }
         let at = self.outbox.queued.len() as u32;
         let mut name = Name::empty();
         let name_len = name.set(&to);
-        self.outbox.queued.push(Queued { name, name_len, next: END, bytes, len, slot });
+        let mut pieces = [NOTHING; PACKET_PIECES];
+        let pieces_used = slot.pieces(&mut pieces) as u8;
+        let slot = self.arena.reclaim(slot);
+        let len = len as u32;
+        self.outbox.queued.push(Queued { name, name_len, next: END, to, len, pieces, pieces_used, slot });
         let entry = &mut self.sockets[socket.index as usize];
         if entry.last == END {
             entry.first = at;
@@ -460,22 +580,25 @@ impl Io for Epoll {
     fn stats(&mut self) -> IoStats {
         self.stats.slots = u64::from(self.arena.slots());
         self.stats.slots_free = (self.arena.free_slots() + self.inbox.free_slots()) as u64;
+        self.stats.long_slots = u64::from(self.arena.long_slots());
+        self.stats.long_slots_free = (self.arena.free_long_slots() + self.grouped.free_slots()) as u64;
         self.stats.busy_nanos = clock::thread_nanos();
         self.stats
     }
 }
 
 impl Inbox {
-    fn new() -> Self {
+    fn new(receives: usize, long: bool) -> Self {
         let mut inbox = Inbox {
-            headers: headers(RECEIVES),
-            vectors: vectors(RECEIVES),
-            names: vec![Name::empty(); RECEIVES].into(),
-            controls: vec![Control([0; CONTROL_BYTES]); RECEIVES].into(),
-            slots: Vec::with_capacity(RECEIVES),
+            long,
+            headers: headers(receives),
+            vectors: vectors(receives),
+            names: vec![Name::empty(); receives].into(),
+            controls: vec![Control([0; BURST_CONTROL_BYTES]); receives].into(),
+            slots: Vec::with_capacity(receives),
             holes: 0,
         };
-        for at in 0..RECEIVES {
+        for at in 0..receives {
             let header = &mut inbox.headers[at].msg_hdr;
             header.msg_name = (&raw mut inbox.names[at]).cast();
             header.msg_iov = &raw mut inbox.vectors[at];
@@ -485,19 +608,24 @@ impl Inbox {
         inbox
     }
 
+    #[inline]
+    fn take(&self, arena: &mut Arena) -> Option<Index> {
+        if self.long { arena.take_for_burst() } else { arena.take_for_receive() }
+    }
+
     /// Gives every message a slot, as far as there are any.
     #[inline]
     fn attach(&mut self, arena: &mut Arena) {
         let holes = std::mem::take(&mut self.holes);
         for at in 0..holes {
-            let Some(slot) = arena.take_for_receive() else {
+            let Some(slot) = self.take(arena) else {
                 self.close_holes(at..holes, arena);
                 return;
             };
             self.place(at, slot, arena);
         }
-        while self.slots.len() < RECEIVES
-            && let Some(slot) = arena.take_for_receive()
+        while self.slots.len() < self.headers.len()
+            && let Some(slot) = self.take(arena)
         {
             self.slots.push(slot);
             self.place(self.slots.len() - 1, slot, arena);
@@ -518,11 +646,12 @@ impl Inbox {
     fn place(&mut self, at: usize, slot: Index, arena: &Arena) {
         // SAFETY: the payload's place is within the slot.
         let payload = unsafe { arena.address(slot).as_ptr().add(HEADROOM) };
+        let end = if self.long { BURST_RECEIVE_END } else { RECEIVE_END };
         self.slots[at] = slot;
-        self.vectors[at] = libc::iovec { iov_base: payload.cast(), iov_len: RECEIVE_END - HEADROOM };
+        self.vectors[at] = libc::iovec { iov_base: payload.cast(), iov_len: end - HEADROOM };
         let header = &mut self.headers[at].msg_hdr;
         header.msg_namelen = size_of::<Name>() as u32;
-        header.msg_controllen = CONTROL_BYTES as _;
+        header.msg_controllen = BURST_CONTROL_BYTES as _;
     }
 
     /// Slots that nobody has received into.
@@ -533,33 +662,49 @@ impl Inbox {
 
 impl Outbox {
     fn new(slots: usize) -> Self {
-        let mut outbox = Outbox {
+        Outbox {
             queued: Vec::with_capacity(slots),
             sockets: Vec::with_capacity(slots),
             headers: headers(SENDS),
-            vectors: vectors(SENDS),
-        };
-        for at in 0..SENDS {
-            let header = &mut outbox.headers[at].msg_hdr;
-            header.msg_iov = &raw mut outbox.vectors[at];
-            header.msg_iovlen = 1;
+            cuts: vec![Cut::new(); SENDS].into(),
+            packets: Vec::with_capacity(SENDS),
+            vectors: vectors(PIECES),
         }
-        outbox
     }
 
-    /// Makes the headers of up to [`SENDS`] messages from `next` on; how many. `next` moves behind them.
-    fn gather(&mut self, next: &mut u32) -> usize {
-        let mut count = 0;
-        while *next != END && count < SENDS {
-            let message = &mut self.queued[*next as usize];
-            self.vectors[count] = libc::iovec { iov_base: message.bytes.cast(), iov_len: message.len as usize };
-            let header = &mut self.headers[count].msg_hdr;
-            header.msg_name = (&raw mut message.name).cast();
-            header.msg_namelen = message.name_len;
-            *next = message.next;
-            count += 1;
+    /// Makes the headers of up to [`SENDS`] messages of a socket from `next` on; how many, and of how many
+    /// packets. `next` moves behind them.
+    fn gather(&mut self, socket: u32, cuts: bool, next: &mut u32) -> (usize, usize) {
+        let socket = SocketId { index: socket, generation: 0 };
+        let (mut pieces, mut packets) = (0, 0);
+        self.packets.clear();
+        while *next != END && self.packets.len() < SENDS && pieces + Run::ROOM <= PIECES {
+            let first = &self.queued[*next as usize];
+            let mut run = Run::new(socket, first.to, first.len as usize, pieces, cuts);
+            let header = &mut self.headers[self.packets.len()].msg_hdr;
+            header.msg_name = (&raw const first.name).cast_mut().cast();
+            header.msg_namelen = first.name_len;
+            while *next != END {
+                let message = &self.queued[*next as usize];
+                let (len, used) = (message.len as usize, message.pieces_used as usize);
+                if !run.is_empty() && !run.takes(socket, &message.to, len) {
+                    break;
+                }
+                self.vectors[pieces..pieces + used].copy_from_slice(&message.pieces[..used]);
+                run.add(len, used);
+                (pieces, packets, *next) = (pieces + used, packets + 1, message.next);
+            }
+            header.msg_iov = &raw mut self.vectors[run.first_piece];
+            header.msg_iovlen = run.pieces as _;
+            (header.msg_control, header.msg_controllen) = (std::ptr::null_mut(), 0);
+            if run.packets > 1 {
+                let cut = &mut self.cuts[self.packets.len()];
+                cut.set(run.segment as u16);
+                (header.msg_control, header.msg_controllen) = ((&raw mut *cut).cast(), Cut::BYTES as _);
+            }
+            self.packets.push(run.packets);
         }
-        count
+        (self.packets.len(), packets)
     }
 }
 
@@ -569,7 +714,7 @@ fn headers(count: usize) -> Box<[libc::mmsghdr]> {
 }
 
 fn vectors(count: usize) -> Box<[libc::iovec]> {
-    (0..count).map(|_| libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }).collect()
+    vec![NOTHING; count].into()
 }
 
 fn watch(epoll: &OwnedFd, fd: RawFd, data: u64) -> io::Result<()> {

@@ -78,18 +78,60 @@ impl std::fmt::Debug for Name {
 }
 
 /// Room for one SO_RXQ_OVFL control message.
-pub(crate) const CONTROL_BYTES: usize = 24;
+pub(crate) const CONTROL_BYTES: usize = MESSAGE_BYTES;
 
-/// The count of SO_RXQ_OVFL in control data; the kernel attaches it once a socket has dropped.
+/// Room for UDP_GRO's beside it.
+pub(crate) const BURST_CONTROL_BYTES: usize = 2 * MESSAGE_BYTES;
+
+/// A control message of four bytes: its header, itself, and what aligns the next.
+const MESSAGE_BYTES: usize = 24;
+
+/// What control data says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Control {
+    /// The count of SO_RXQ_OVFL; the kernel attaches it once a socket has dropped.
+    pub(crate) dropped: Option<u32>,
+    /// The length of each packet but the last, where the datagram is a burst (UDP_GRO).
+    pub(crate) segment: Option<u32>,
+}
+
+/// Reads control data.
 #[inline]
-pub(crate) fn overflow_count(control: &[u8]) -> Option<u32> {
-    let len = usize::from_ne_bytes(control.get(..8)?.try_into().ok()?);
-    let level = i32::from_ne_bytes(control.get(8..12)?.try_into().ok()?);
-    let kind = i32::from_ne_bytes(control.get(12..16)?.try_into().ok()?);
-    if len != 20 || level != libc::SOL_SOCKET || kind != libc::SO_RXQ_OVFL {
-        return None;
+pub(crate) fn control(mut data: &[u8]) -> Control {
+    let mut found = Control::default();
+    while let Some((message, rest)) = data.split_first_chunk::<MESSAGE_BYTES>() {
+        let word = |at: usize| u32::from_ne_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]]);
+        let len = usize::from_ne_bytes(message[..8].try_into().unwrap_or_default());
+        match (len, word(8) as i32, word(12) as i32) {
+            (20, libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => found.dropped = Some(word(16)),
+            (20, libc::SOL_UDP, libc::UDP_GRO) => found.segment = Some(word(16)),
+            _ => break,
+        }
+        data = rest;
     }
-    Some(u32::from_ne_bytes(control.get(16..20)?.try_into().ok()?))
+    found
+}
+
+/// Control data that has a send cut into packets of `segment` bytes (UDP_SEGMENT).
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(crate) struct Cut([u8; MESSAGE_BYTES]);
+
+impl Cut {
+    /// What the kernel is told of its length: CMSG_SPACE(2).
+    pub(crate) const BYTES: usize = MESSAGE_BYTES;
+
+    pub(crate) const fn new() -> Self {
+        Cut([0; MESSAGE_BYTES])
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, segment: u16) {
+        self.0[..8].copy_from_slice(&18_usize.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+        self.0[12..16].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+        self.0[16..18].copy_from_slice(&segment.to_ne_bytes());
+    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod arena;
+mod burst;
 mod clock;
 mod epoll;
 mod inet;
 pub mod os;
 mod ring;
+mod run;
 mod socket;
 mod waker;
 

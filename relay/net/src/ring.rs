@@ -25,15 +25,18 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use sluice_base::address::Family;
 use sluice_base::id::SocketId;
 use sluice_base::io::{DriverError, Event, Io, IoStats, OpenError, OpenSpec, Opened, SendOptions, Waker};
+use sluice_base::limits::BURST_SEGMENTS_MAX;
 use sluice_base::pii::TransportAddress;
 use sluice_base::time::{Mono, Now};
 
-use crate::arena::{Arena, HEADROOM, Index, Packet, RECEIVE_END};
-use crate::inet::{CONTROL_BYTES, Name, overflow_count};
+use crate::arena::{Arena, BURST_RECEIVE_END, HEADROOM, Index, PACKET_PIECES, Packet, RECEIVE_END, is_burst};
+use crate::burst::{Bursts, Step, follows};
+use crate::inet::{BURST_CONTROL_BYTES, CONTROL_BYTES, Cut, Name, control};
+use crate::run::Run;
 use crate::waker::Bell;
-use crate::{clock, socket};
+use crate::{clock, run, socket};
 
-use buffers::{BUFFER_GROUP, Buffers};
+use buffers::Buffers;
 pub use setup::{FEATURES, Features, RingBuilder, RingOptions, probe};
 
 /// The header in front of every received message.
@@ -41,6 +44,9 @@ const HEADER_BYTES: usize = 16;
 /// Room for a source address.
 const NAME_BYTES: usize = 32;
 const _: () = assert!(HEADER_BYTES + NAME_BYTES + CONTROL_BYTES == HEADROOM);
+/// Where the payload of a long slot begins.
+const BURST_HEADROOM: usize = HEADER_BYTES + NAME_BYTES + BURST_CONTROL_BYTES;
+const _: () = assert!(BURST_HEADROOM + 65_535 <= BURST_RECEIVE_END);
 
 /// How much later than asked a wait may end: a timer that stands is not moved for less, since moving
 /// one costs more than a packet.
@@ -101,14 +107,14 @@ impl std::fmt::Debug for Handle {
 struct State {
     features: Features,
     arena: Arena,
-    buffers: Buffers,
+    /// For packets, and for bursts.
+    single: Group,
+    grouped: Group,
     sockets: Vec<Entry>,
     free_sockets: Vec<u32>,
     sockets_max: u32,
     /// Receives to arm at the next wait.
     arming: Vec<SocketId>,
-    /// Receives that found no buffer: armed as buffers come back.
-    starved: VecDeque<SocketId>,
     /// Closed, their receive perhaps still armed.
     closing: Vec<SocketId>,
     /// Receives to cancel (again).
@@ -117,19 +123,24 @@ struct State {
     pushed: u32,
     /// Destinations of queued sends, which the kernel reads while it takes them.
     names: Box<[Name]>,
-    /// For SENDMSG, where SEND takes no address.
+    /// For SENDMSG: of several pieces, or where SEND takes no address.
     messages: Box<[Message]>,
+    /// The pieces that these messages are made of: the first `pieces_used` belong to queued sends and the run.
+    pieces: Box<[libc::iovec]>,
+    pieces_used: usize,
+    /// Packets that leave as one send; not yet queued.
+    run: Run,
+    /// Slots of the run.
+    running: Vec<Index>,
     /// Slots of queued sends.
     sending: Vec<Index>,
-    /// What a multishot receive looks like.
-    receive: Box<libc::msghdr>,
-    /// All free slots are with the kernel, and it could do with more.
-    short: bool,
     bell: Bell,
     bell_armed: bool,
     /// When the one timer fires; NEVER when there is none.
     timer_at: Mono,
     timer: Box<Timespec>,
+    /// Sockets that receive into long slots.
+    grouped_sockets: u32,
     enabled: bool,
     failed: Option<DriverError>,
     stats: IoStats,
@@ -148,12 +159,32 @@ struct Entry {
     armed: bool,
     /// It sends with fragments forbidden.
     unfragmented: bool,
+    /// Its sends may carry bursts.
+    cuts: bool,
+    /// Whether its packets come in bursts.
+    bursts: Bursts,
+    /// It receives into long slots, or will once its receive has ended.
+    grouped: bool,
+    /// The armed receive is of the other kind.
+    switching: bool,
+}
+
+/// The receives that take from one group of provided buffers.
+#[derive(Debug)]
+struct Group {
+    buffers: Buffers,
+    /// What a multishot receive looks like.
+    receive: Box<libc::msghdr>,
+    /// Receives that found no buffer: armed as buffers come back.
+    starved: VecDeque<SocketId>,
+    /// All free slots are with the kernel, and it could do with more.
+    short: bool,
 }
 
 #[derive(Debug)]
 struct Message {
     header: libc::msghdr,
-    vector: libc::iovec,
+    cut: Cut,
 }
 
 impl Ring {
@@ -172,7 +203,7 @@ impl Ring {
 
     #[cold]
     fn push_after_submit(&mut self, entry: &squeue::Entry) -> bool {
-        self.submit();
+        self.submit_queued();
         // SAFETY: as in `push`.
         unsafe { self.ring.uring.submission().push(entry) }.is_ok()
     }
@@ -181,14 +212,20 @@ impl Ring {
     #[inline]
     fn place(&mut self) -> usize {
         if self.ring.uring.submission().is_full() {
-            self.submit();
+            self.submit_queued();
         }
         self.state.pushed as usize & (self.state.names.len() - 1)
     }
 
-    /// Submits what is queued without waiting, and takes the slots back.
+    /// Submits what is queued, the run included, without waiting, and takes the slots back.
     #[cold]
     fn submit(&mut self) {
+        self.end_run();
+        self.submit_queued();
+    }
+
+    #[cold]
+    fn submit_queued(&mut self) {
         for _ in 0..ATTEMPTS {
             if let Err(error) = self.enter(0, 0) {
                 self.state.failed = Some(error);
@@ -244,6 +281,9 @@ impl Ring {
             for index in state.sending.drain(..) {
                 state.arena.put(index);
             }
+            if state.run.is_empty() {
+                state.pieces_used = 0;
+            }
         }
         self.state.refill();
     }
@@ -254,7 +294,9 @@ impl Ring {
         if !self.state.bell_armed {
             self.arm_bell();
         }
-        if !self.state.arming.is_empty() || !self.state.starved.is_empty() || !self.state.cancelling.is_empty() {
+        let state = &self.state;
+        let starved = !state.single.starved.is_empty() || !state.grouped.starved.is_empty();
+        if starved || !state.arming.is_empty() || !state.cancelling.is_empty() {
             self.arm_receives();
         }
     }
@@ -273,12 +315,14 @@ impl Ring {
         while let Some(socket) = self.state.arming.pop() {
             self.arm_receive(socket);
         }
-        // No more than there are buffers: each of the others would find none again.
-        for _ in 0..self.state.buffers.provided() {
-            let Some(socket) = self.state.starved.pop_front() else {
-                break;
-            };
-            self.arm_receive(socket);
+        for grouped in [false, true] {
+            // No more than there are buffers: each of the others would find none again.
+            for _ in 0..self.state.group(grouped).buffers.provided() {
+                let Some(socket) = self.state.group(grouped).starved.pop_front() else {
+                    break;
+                };
+                self.arm_receive(socket);
+            }
         }
     }
 
@@ -286,9 +330,50 @@ impl Ring {
         let Some((fd, flags)) = self.state.target(socket) else {
             return;
         };
-        let receive = opcode::RecvMsgMulti::new(fd, &raw const *self.state.receive, BUFFER_GROUP).build();
+        let entry = &mut self.state.sockets[socket.index as usize];
+        if entry.armed {
+            return;
+        }
+        if std::mem::take(&mut entry.switching) && entry.grouped {
+            entry.group();
+        }
+        let group = if entry.grouped { &self.state.grouped } else { &self.state.single };
+        let receive = opcode::RecvMsgMulti::new(fd, &raw const *group.receive, group.buffers.group()).build();
         let armed = self.push(receive.flags(flags).user_data(user_data(Kind::Receive, socket)));
         self.state.sockets[socket.index as usize].armed = armed;
+    }
+
+    /// Queues the run as one send.
+    #[inline]
+    fn end_run(&mut self) {
+        if self.state.run.is_empty() {
+            return;
+        }
+        let place = self.place();
+        let state = &mut self.state;
+        let run = state.run;
+        let packets = run.packets;
+        let about = SocketId { index: run.socket.index, generation: packets };
+        let pushed = match state.target(run.socket) {
+            Some((fd, flags)) => {
+                let entry = state.send_entry(&run, place, fd).flags(flags | Flags::SKIP_SUCCESS);
+                self.push(entry.user_data(user_data(Kind::Send, about)))
+            }
+            None => false,
+        };
+        // Only now: until it is queued, its pieces are not to be written over.
+        self.state.run.packets = 0;
+        let State { running, sending, arena, stats, .. } = &mut self.state;
+        if pushed {
+            sending.append(running);
+            if packets > 1 {
+                stats.bursts_sent += 1;
+                stats.burst_packets_sent += u64::from(packets);
+            }
+        } else {
+            stats.send_failed += u64::from(packets);
+            running.drain(..).for_each(|index| arena.put(index));
+        }
     }
 
     /// Sees that the wait ends in time; how many completions to wait for.
@@ -334,7 +419,10 @@ impl Ring {
             self.state.completed(&completion, batch);
         }
         self.state.stats.completions += completions;
-        self.state.buffers.adapt();
+        self.state.single.buffers.adapt();
+        if self.state.grouped_sockets > 0 {
+            self.state.grouped.buffers.adapt();
+        }
     }
 
     /// Removes closed sockets whose receive has ended; all that was queued on them is submitted.
@@ -408,11 +496,16 @@ impl Io for Ring {
         if let Some(error) = self.state.failed.clone() {
             return Err(error);
         }
+        self.end_run();
         self.state.refill();
-        if self.state.buffers.provided() < BUFFERS_LOW && !self.state.sending.is_empty() {
-            self.submit();
+        let low = self.state.single.buffers.provided() < BUFFERS_LOW
+            || self.state.grouped_sockets > 0 && self.state.grouped.buffers.wants();
+        if low && !self.state.sending.is_empty() {
+            self.submit_queued();
         }
-        self.state.short = self.state.buffers.wants();
+        for group in [&mut self.state.single, &mut self.state.grouped] {
+            group.short = group.buffers.wants();
+        }
         self.arm();
         let want = self.arm_timer(until);
         self.enter(want, setup::ENTER_GETEVENTS)?;
@@ -426,43 +519,37 @@ impl Io for Ring {
 
     #[inline]
     fn send(&mut self, socket: SocketId, to: TransportAddress, slot: Packet, options: SendOptions) {
-        let (bytes, len) = slot.raw();
-        let index = self.state.arena.reclaim(slot);
-        let Some((fd, flags)) = self.state.target(socket) else {
+        let len = slot.len();
+        let Some(unfragmented) = self.state.open_entry(socket).map(|entry| entry.unfragmented) else {
             self.state.stats.send_failed += 1;
-            self.state.arena.put(index);
+            self.free(slot);
             return;
         };
-        let unfragmented = self.state.sockets[socket.index as usize].unfragmented;
-        if let Some(on) = socket::fragments(unfragmented, options, len as usize) {
+        if let Some(on) = socket::fragments(unfragmented, options, len) {
             self.set_dont_fragment(socket, on);
         }
-        let place = self.place();
-        let state = &mut self.state;
-        let name = &mut state.names[place];
-        let name_len = name.set(&to);
-        let entry = if state.features.op_send_addr {
-            opcode::Send::new(fd, bytes, len)
-                .flags(libc::MSG_DONTWAIT)
-                .dest_addr((&raw const *name).cast())
-                .dest_addr_len(name_len)
-                .build()
-        } else {
-            let message = &mut state.messages[place];
-            message.vector = libc::iovec { iov_base: bytes.cast(), iov_len: len as usize };
-            message.header.msg_name = (&raw mut *name).cast();
-            message.header.msg_namelen = name_len;
-            message.header.msg_iov = &raw mut message.vector;
-            message.header.msg_iovlen = 1;
-            opcode::SendMsg::new(fd, &raw const message.header).flags(libc::MSG_DONTWAIT as u32).build()
-        };
-        let entry = entry.flags(flags | Flags::SKIP_SUCCESS).user_data(user_data(Kind::Send, NO_SOCKET));
-        if self.push(entry) {
-            self.state.sending.push(index);
-        } else {
-            self.state.stats.send_failed += 1;
-            self.state.arena.put(index);
+        if !self.state.run.takes(socket, &to, len) {
+            self.end_run();
+            if self.state.pieces_used + Run::ROOM > self.state.pieces.len() {
+                self.submit_queued();
+            }
+            let state = &mut self.state;
+            let cuts = state.sockets[socket.index as usize].cuts;
+            state.run = Run::new(socket, to, len, state.pieces_used, cuts);
         }
+        let state = &mut self.state;
+        let used = state.pieces_used;
+        let Some(room) = state.pieces.get_mut(used..).and_then(|room| room.first_chunk_mut::<PACKET_PIECES>()) else {
+            // It cannot be: a run has room for its longest.
+            state.stats.send_failed += 1;
+            self.free(slot);
+            return;
+        };
+        let pieces = slot.pieces(room);
+        state.pieces_used += pieces;
+        state.run.add(len, pieces);
+        let index = state.arena.reclaim(slot);
+        state.running.push(index);
     }
 
     fn blank(&mut self) -> Option<Packet> {
@@ -490,18 +577,26 @@ impl Io for Ring {
         entry.armed = false;
         entry.drops = 0;
         entry.unfragmented = socket::starts_unfragmented(entry.family);
+        entry.cuts = self.state.features.udp_segment;
+        entry.bursts = Bursts::new();
+        (entry.grouped, entry.switching) = (false, false);
         let socket = SocketId { index, generation: entry.generation };
         self.state.arming.push(socket);
         Ok(Opened { socket, local })
     }
 
     fn close(&mut self, socket: SocketId) {
+        self.end_run();
         let Some(entry) = self.state.open_entry(socket) else {
             return;
         };
         entry.open = false;
-        if entry.armed {
+        let (armed, grouped) = (entry.armed, entry.grouped);
+        if armed {
             self.state.cancelling.push(socket);
+        }
+        if grouped {
+            self.state.grouped_sockets -= 1;
         }
         self.state.closing.push(socket);
     }
@@ -511,9 +606,11 @@ impl Io for Ring {
     }
 
     fn stats(&mut self) -> IoStats {
-        let State { arena, buffers, stats, .. } = &mut self.state;
+        let State { arena, single, grouped, stats, .. } = &mut self.state;
         stats.slots = u64::from(arena.slots());
-        stats.slots_free = arena.free_slots() as u64 + u64::from(buffers.provided());
+        stats.slots_free = arena.free_slots() as u64 + u64::from(single.buffers.provided());
+        stats.long_slots = u64::from(arena.long_slots());
+        stats.long_slots_free = arena.free_long_slots() as u64 + u64::from(grouped.buffers.provided());
         stats.busy_nanos = clock::thread_nanos();
         *stats
     }
@@ -535,7 +632,8 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if self.state.enabled && !self.quiesce() {
             self.state.arena.leak();
-            self.state.buffers.leak();
+            self.state.single.buffers.leak();
+            self.state.grouped.buffers.leak();
         }
         if self.state.features.direct_descriptors {
             // The kernel takes a ring apart some time after its process has ended, and until then a port
@@ -565,6 +663,10 @@ impl State {
             open: false,
             armed: false,
             unfragmented: false,
+            cuts: false,
+            bursts: Bursts::new(),
+            grouped: false,
+            switching: false,
         });
         Some(index)
     }
@@ -588,16 +690,65 @@ impl State {
         Some((Fd(entry.fd.as_ref()?.as_raw_fd()), Flags::empty()))
     }
 
+    #[inline]
+    fn group(&mut self, grouped: bool) -> &mut Group {
+        if grouped { &mut self.grouped } else { &mut self.single }
+    }
+
     /// Offers free slots to the kernel.
     #[inline]
     fn refill(&mut self) {
-        while self.buffers.wants() {
+        let buffers = &mut self.single.buffers;
+        while buffers.wants() {
             let Some(index) = self.arena.take_for_receive() else {
                 break;
             };
-            self.buffers.provide(index, self.arena.address(index), RECEIVE_END as u32);
+            buffers.provide(index, self.arena.address(index), RECEIVE_END as u32);
         }
-        self.buffers.publish();
+        buffers.publish();
+        if self.grouped_sockets > 0 {
+            self.refill_grouped();
+        }
+    }
+
+    fn refill_grouped(&mut self) {
+        let buffers = &mut self.grouped.buffers;
+        while buffers.wants() {
+            let Some(index) = self.arena.take_for_burst() else {
+                break;
+            };
+            buffers.provide(index, self.arena.address(index), BURST_RECEIVE_END as u32);
+        }
+        buffers.publish();
+    }
+
+    /// The submission that sends a run.
+    #[inline]
+    fn send_entry(&mut self, run: &Run, place: usize, fd: Fd) -> squeue::Entry {
+        let name = &mut self.names[place];
+        let name_len = name.set(&run.to);
+        let pieces = &mut self.pieces[run.first_piece..run.first_piece + run.pieces];
+        if let [piece] = pieces
+            && self.features.op_send_addr
+        {
+            return opcode::Send::new(fd, piece.iov_base.cast(), piece.iov_len as u32)
+                .flags(libc::MSG_DONTWAIT)
+                .dest_addr((&raw const *name).cast())
+                .dest_addr_len(name_len)
+                .build();
+        }
+        let message = &mut self.messages[place];
+        message.header.msg_name = (&raw mut *name).cast();
+        message.header.msg_namelen = name_len;
+        message.header.msg_iov = pieces.as_mut_ptr();
+        message.header.msg_iovlen = pieces.len() as _;
+        (message.header.msg_control, message.header.msg_controllen) = (std::ptr::null_mut(), 0);
+        if run.packets > 1 {
+            message.cut.set(run.segment as u16);
+            message.header.msg_control = (&raw mut message.cut).cast();
+            message.header.msg_controllen = Cut::BYTES as _;
+        }
+        opcode::SendMsg::new(fd, &raw const message.header).flags(libc::MSG_DONTWAIT as u32).build()
     }
 
     #[inline]
@@ -606,7 +757,7 @@ impl State {
         let socket = SocketId { index: (data >> 32) as u32 & (INDEX_LIMIT - 1), generation: data as u32 };
         match (data >> 56) as u8 {
             kind if kind == Kind::Receive as u8 => self.received(socket, completion, batch),
-            kind if kind == Kind::Send as u8 => self.send_refused(-completion.result()),
+            kind if kind == Kind::Send as u8 => self.send_refused(socket, -completion.result()),
             kind if kind == Kind::Bell as u8 => self.rung(completion, batch),
             kind if kind == Kind::Timer as u8 => self.timer_at = Mono::NEVER,
             kind if kind == Kind::Cancel as u8 => self.cancel_missed(socket),
@@ -621,9 +772,11 @@ impl State {
         let entry = &self.sockets[socket.index as usize];
         let open = entry.open && entry.generation == socket.generation;
         if let Some(index) = cqueue::buffer_select(completion.flags()) {
-            self.buffers.taken();
-            if open && result >= HEADROOM as i32 {
-                self.deliver(socket, index, batch);
+            let is_burst = is_burst(index);
+            self.group(is_burst).buffers.taken();
+            let head = if is_burst { BURST_HEADROOM } else { HEADROOM };
+            if open && result >= head as i32 {
+                self.deliver(socket, index, head, batch);
             } else {
                 self.arena.put(index);
             }
@@ -633,38 +786,100 @@ impl State {
         }
     }
 
+    /// Hands out what came in a slot, whose payload begins at `head`.
     #[inline]
-    fn deliver(&mut self, socket: SocketId, index: Index, batch: &mut Vec<Event<Packet>>) {
+    fn deliver(&mut self, socket: SocketId, index: Index, head: usize, batch: &mut Vec<Event<Packet>>) {
         let base = self.arena.address(index).as_ptr();
         // SAFETY: the kernel has written the header, the name and the control room of this slot and handed it
         // back; they are within the slot, and a slot is aligned to more than their types.
         let ([_, control_len, payload_len, flags], name) =
             unsafe { (*base.cast::<[u32; 4]>(), &*base.add(HEADER_BYTES).cast::<Name>()) };
+        let len = payload_len as usize;
+        let mut segment = len;
         if control_len > 0 {
+            let room = head - HEADER_BYTES - NAME_BYTES;
             // SAFETY: as above.
-            let control = unsafe { &*base.add(HEADER_BYTES + NAME_BYTES).cast::<[u8; CONTROL_BYTES]>() };
-            self.count_drops(socket, control);
+            let data = unsafe { std::slice::from_raw_parts(base.add(HEADER_BYTES + NAME_BYTES), room) };
+            let said = control(&data[..room.min(control_len as usize)]);
+            if let Some(count) = said.dropped {
+                self.count_drops(socket, count);
+            }
+            segment = said.segment.map_or(len, |segment| segment as usize);
         }
-        let end = HEADROOM + payload_len as usize;
-        if flags & libc::MSG_TRUNC as u32 != 0 || end > RECEIVE_END {
+        let Some(from) = name.address() else {
+            self.arena.put(index);
+            return;
+        };
+        if segment < len && segment > 0 {
+            return self.deliver_burst(socket, from, index, (head, len, segment), batch);
+        }
+        if flags & libc::MSG_TRUNC as u32 != 0 || head + len > RECEIVE_END {
             self.stats.truncated += 1;
             self.arena.put(index);
             return;
         }
-        match name.address() {
-            Some(from) => {
-                let slot = self.arena.packet(index, HEADROOM, end);
-                batch.push(Event::Datagram { socket, from, slot });
+        self.observe(socket, 1, follows(batch, socket, &from, len));
+        let slot = self.arena.packet(index, head, head + len);
+        batch.push(Event::Datagram { socket, from, slot });
+    }
+
+    /// Hands out the packets of a burst one by one.
+    fn deliver_burst(
+        &mut self,
+        socket: SocketId,
+        from: TransportAddress,
+        index: Index,
+        (head, len, segment): (usize, usize, usize),
+        batch: &mut Vec<Event<Packet>>,
+    ) {
+        let segments = len.div_ceil(segment);
+        if segments > BURST_SEGMENTS_MAX || head + len > BURST_RECEIVE_END || !is_burst(index) {
+            self.stats.truncated += segments as u64;
+            self.arena.put(index);
+            return;
+        }
+        self.stats.bursts_received += 1;
+        self.stats.burst_packets_received += segments as u64;
+        self.observe(socket, segments as u32, true);
+        self.arena.split(index, segments);
+        for at in 0..segments {
+            let start = at * segment;
+            let slot = self.arena.segment(index, at, head + start, segment.min(len - start));
+            batch.push(Event::Datagram { socket, from, slot });
+        }
+    }
+
+    #[inline]
+    fn observe(&mut self, socket: SocketId, segments: u32, follows: bool) {
+        if !self.features.udp_gro {
+            return;
+        }
+        if let Some(step) = self.sockets[socket.index as usize].bursts.observe(segments, follows) {
+            self.step(socket, step);
+        }
+    }
+
+    /// Changes how a socket receives. Its receive ends first; only then may bursts come, or come no more.
+    #[cold]
+    fn step(&mut self, socket: SocketId, step: Step) {
+        let entry = &mut self.sockets[socket.index as usize];
+        match step {
+            Step::Leave => entry.ungroup(),
+            Step::Group | Step::Release => {
+                entry.grouped = step == Step::Group;
+                entry.switching = true;
+                self.cancelling.push(socket);
+                if entry.grouped {
+                    self.grouped_sockets += 1;
+                } else {
+                    self.grouped_sockets -= 1;
+                }
             }
-            None => self.arena.put(index),
         }
     }
 
     #[cold]
-    fn count_drops(&mut self, socket: SocketId, control: &[u8]) {
-        let Some(count) = overflow_count(control) else {
-            return;
-        };
+    fn count_drops(&mut self, socket: SocketId, count: u32) {
         let entry = &mut self.sockets[socket.index as usize];
         self.stats.socket_drops += u64::from(count.wrapping_sub(entry.drops));
         entry.drops = count;
@@ -677,27 +892,37 @@ impl State {
             return;
         }
         entry.armed = false;
-        if result == -libc::ENOBUFS && self.short {
+        let (open, grouped) = (entry.open, entry.grouped != entry.switching);
+        let group = self.group(grouped);
+        if result == -libc::ENOBUFS && group.short {
             self.stats.no_slots += 1;
         } else if result == -libc::ENOBUFS {
-            self.buffers.ran_out();
+            group.buffers.ran_out();
         }
-        if !entry.open {
+        if !open {
             return;
         }
         self.stats.rearms += 1;
         if result == -libc::ENOBUFS {
-            self.starved.push_back(socket);
+            self.group(grouped).starved.push_back(socket);
         } else {
             self.arming.push(socket);
         }
     }
 
+    /// A send was refused: `about` says by which socket, and of how many packets.
     #[cold]
-    fn send_refused(&mut self, errno: i32) {
+    fn send_refused(&mut self, about: SocketId, errno: i32) {
+        let packets = u64::from(about.generation);
         match errno {
-            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.stats.send_full += 1,
-            _ => self.stats.send_failed += 1,
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.stats.send_full += packets,
+            _ => self.stats.send_failed += packets,
+        }
+        if packets > 1
+            && run::is_refusal_of_bursts(errno)
+            && let Some(entry) = self.sockets.get_mut(about.index as usize)
+        {
+            entry.cuts = false;
         }
     }
 
@@ -716,8 +941,25 @@ impl State {
     #[cold]
     fn cancel_missed(&mut self, socket: SocketId) {
         let entry = &self.sockets[socket.index as usize];
-        if entry.armed && !entry.open && entry.generation == socket.generation {
+        if entry.armed && (!entry.open || entry.switching) && entry.generation == socket.generation {
             self.cancelling.push(socket);
+        }
+    }
+}
+
+impl Entry {
+    /// Switches UDP_GRO on; its receive goes into long slots from now on.
+    fn group(&mut self) {
+        if let Some(fd) = &self.fd {
+            // Refused, it goes on as before: in long slots, one packet in each, until that is seen not to pay.
+            let _ = socket::set_grouped(fd.as_raw_fd(), true);
+        }
+    }
+
+    fn ungroup(&mut self) {
+        if let Some(fd) = &self.fd {
+            // It cannot be refused where the opposite was not.
+            let _ = socket::set_grouped(fd.as_raw_fd(), false);
         }
     }
 }

@@ -93,6 +93,11 @@ pub(crate) fn set_dont_fragment(socket: RawFd, family: Family, on: bool) -> io::
     }
 }
 
+/// Has the kernel hand over packets of one flow that came together as one datagram (UDP_GRO), or not.
+pub(crate) fn set_grouped(socket: RawFd, on: bool) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, i32::from(on))
+}
+
 fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel reads four bytes of `value`.

@@ -39,7 +39,8 @@ fn the_ring_relays_without_the_allocator() {
 
 #[test]
 fn epoll_relays_without_the_allocator() {
-    relay(&mut Epoll::new(&EpollOptions { sockets_max: 16, slots: 256 }).unwrap());
+    let options = EpollOptions { sockets_max: 16, slots: 256, udp_gro: true, udp_segment: true };
+    relay(&mut Epoll::new(&options).unwrap());
 }
 
 fn relay(io: &mut impl Io<Slot = Packet>) {
@@ -58,11 +59,14 @@ fn relay(io: &mut impl Io<Slot = Packet>) {
         for opened in &sockets {
             peer.send_to(&[7; 172], opened.local).unwrap();
         }
+        for _ in 0..8 {
+            peer.send_to(&[8; 100], sockets[0].local).unwrap();
+        }
         let until = io.now().mono.after(Duration::from_millis(5));
         io.wait(until, &mut batch).unwrap();
         for event in batch.drain(..) {
             if let Event::Datagram { socket, from, mut slot } = event {
-                slot.grow_front(4);
+                slot.frame(4, 0).unwrap().fill(1);
                 io.send(socket, from, slot, SendOptions { dont_fragment: relayed.is_multiple_of(100) });
                 relayed += 1;
             }

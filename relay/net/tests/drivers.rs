@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use sluice_base::id::SocketId;
@@ -42,7 +43,7 @@ impl Make for OnPlainRing {
 struct OnEpoll;
 impl Make for OnEpoll {
     fn make(slots: u32, sockets_max: u32) -> impl Io<Slot = Packet> {
-        Epoll::new(&EpollOptions { sockets_max, slots }).unwrap()
+        Epoll::new(&EpollOptions { sockets_max, slots, udp_gro: true, udp_segment: true }).unwrap()
     }
 }
 
@@ -72,6 +73,9 @@ on_every_driver!(
     listeners_share_a_port,
     more_sends_than_the_queue_holds,
     many_sockets_at_once,
+    bursts_are_packets,
+    a_burst_is_put_together_from_packets,
+    a_socket_closes_while_it_changes_how_it_receives,
 );
 
 fn spec(local: &str, role: SocketRole) -> OpenSpec {
@@ -143,6 +147,7 @@ fn write(io: &mut impl Io<Slot = Packet>, text: &[u8]) -> Packet {
 fn assert_all_slots_free(io: &mut impl Io<Slot = Packet>) {
     let stats = io.stats();
     assert_eq!(stats.slots_free, stats.slots);
+    assert_eq!(stats.long_slots_free, stats.long_slots);
 }
 
 fn packets_come_back_in_their_slots<M: Make>() {
@@ -159,8 +164,7 @@ fn packets_come_back_in_their_slots<M: Make>() {
                 assert_eq!(datagram.slot.payload(), text.as_bytes());
                 assert!(datagram.slot.headroom() >= HEADROOM_MIN && datagram.slot.tailroom() >= TAILROOM_MIN);
                 if round % 2 == 0 {
-                    datagram.slot.grow_front(HEADROOM_MIN);
-                    datagram.slot.payload_mut()[..HEADROOM_MIN].fill(b'.');
+                    datagram.slot.frame(HEADROOM_MIN, 0).unwrap().fill(b'.');
                 } else {
                     datagram.slot.trim_front(5);
                 }
@@ -562,4 +566,149 @@ fn every_feature_can_be_switched_off_alone() {
 fn an_unknown_feature_is_an_error_that_names_the_known_ones() {
     let error = probe(&["send_zc".to_owned()]).unwrap_err();
     assert!(error.what.contains("\"send_zc\"") && error.what.contains("op_send_addr"), "{error}");
+}
+
+/// From here on a socket sends bursts: every `segment` bytes are a packet.
+fn cut(socket: &UdpSocket, segment: i32) {
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads four bytes of `segment`.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const segment).cast(), len)
+    };
+    assert_eq!(set, 0);
+}
+
+/// Rounds in which a socket is certainly found to be bursty.
+const BURSTY_ROUNDS: u8 = 60;
+
+/// What comes as bursts is handed out packet by packet, in order, with room for what a relay does to packets,
+/// and leaves again as what it then is.
+fn bursts_are_packets<M: Make>() {
+    let mut io = M::make(SLOTS, 8);
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        let opened = io.open(&relay(local)).unwrap();
+        let (peer, address) = peer(local);
+        cut(&peer, 100);
+        for round in 0..BURSTY_ROUNDS {
+            let lens = [100, 100, 100, 100, 100, 100, 100, 30];
+            let burst: Vec<u8> = lens.iter().zip(0..).flat_map(|(len, at)| vec![round ^ (at << 5); *len]).collect();
+            peer.send_to(&burst, opened.local).unwrap();
+            let received = receive(&mut io, lens.len());
+            let mut expected = vec![];
+            for ((mut datagram, len), at) in received.into_iter().zip(lens).zip(0..) {
+                let byte = round ^ (at << 5);
+                assert!(datagram.from == Pii::new(address) && datagram.socket == opened.socket);
+                assert_eq!(datagram.slot.payload(), vec![byte; len]);
+                let mut whole = vec![byte; len];
+                match round % 4 {
+                    0 => {}
+                    1 => {
+                        datagram.slot.trim_front(4);
+                        whole.drain(..4);
+                    }
+                    2 => {
+                        datagram.slot.frame(4, 0).unwrap().copy_from_slice(b"head");
+                        whole.splice(..0, *b"head");
+                    }
+                    _ => {
+                        datagram.slot.set_len(len - 1);
+                        datagram.slot.frame(HEADROOM_MIN, 3).unwrap().fill(b'h');
+                        whole.pop();
+                        whole.splice(..0, [b'h'; HEADROOM_MIN]);
+                        whole.extend([0; 3]);
+                    }
+                }
+                io.send(opened.socket, datagram.from, datagram.slot, SendOptions::default());
+                expected.push(whole);
+            }
+            wait_once_for_nothing(&mut io);
+            for expected in expected {
+                let mut answer = [0; 2048];
+                let (len, from) = peer.recv_from(&mut answer).unwrap();
+                assert_eq!((from, &answer[..len]), (opened.local, &expected[..]), "round {round}");
+            }
+        }
+        // Packets one by one: it becomes an ordinary socket again, and stays right.
+        cut(&peer, 0);
+        for round in 0..1000_u32 {
+            peer.send_to(&round.to_be_bytes(), opened.local).unwrap();
+            for datagram in receive(&mut io, 1) {
+                assert_eq!(datagram.slot.payload(), round.to_be_bytes());
+                assert!(datagram.slot.headroom() >= HEADROOM_MIN && datagram.slot.tailroom() >= TAILROOM_MIN);
+                io.free(datagram.slot);
+            }
+        }
+    }
+    wait_once_for_nothing(&mut io);
+    assert_all_slots_free(&mut io);
+    let stats = io.stats();
+    assert_eq!((stats.send_failed, stats.send_full, stats.truncated, stats.no_slots), (0, 0, 0, 0));
+    let rounds = 2 * u64::from(BURSTY_ROUNDS);
+    if stats.long_slots > 0 {
+        assert!((rounds / 4..=rounds).contains(&stats.bursts_received), "{stats:?}");
+        assert_eq!(stats.burst_packets_received, 8 * stats.bursts_received);
+        // Whole bursts left as one, whichever way they had come.
+        assert_eq!((stats.bursts_sent, stats.burst_packets_sent), (rounds, 8 * rounds));
+    } else {
+        assert_eq!((stats.bursts_received, stats.bursts_sent), (0, 0));
+    }
+}
+
+/// Packets to one address that follow each other leave by one send, unless their lengths forbid it.
+fn a_burst_is_put_together_from_packets<M: Make>() {
+    let mut io = M::make(SLOTS, 8);
+    let opened = io.open(&relay("127.0.0.1:0")).unwrap();
+    let peers = [peer("127.0.0.1:0"), peer("127.0.0.1:0")];
+    let lens = [200, 200, 200, 60, 200, 300, 300, 0, 1300, 1300, 50, 50, 50];
+    for (peer, address) in &peers {
+        for len in lens {
+            let slot = write(&mut io, &vec![len as u8; len]);
+            io.send(opened.socket, Pii::new(*address), slot, SendOptions::default());
+        }
+        wait_once_for_nothing(&mut io);
+        for len in lens {
+            let mut answer = [0; 2048];
+            assert_eq!(peer.recv_from(&mut answer).unwrap(), (len, opened.local));
+            assert!(answer[..len].iter().all(|byte| *byte == len as u8));
+        }
+    }
+    // By turns to two addresses: nothing follows its like.
+    for _ in 0..5 {
+        for (_, address) in &peers {
+            let slot = write(&mut io, b"turn");
+            io.send(opened.socket, Pii::new(*address), slot, SendOptions::default());
+        }
+    }
+    wait_once_for_nothing(&mut io);
+    for (peer, _) in peers.iter().flat_map(|peer| [peer; 5]) {
+        assert_eq!(peer.recv_from(&mut [0; 2048]).unwrap().0, 4);
+    }
+    assert_all_slots_free(&mut io);
+    let stats = io.stats();
+    assert_eq!((stats.send_failed, stats.send_full), (0, 0));
+    // 200 200 200 60, 300 300, 50 50 50; too long for any path to be cut: 1300.
+    let expected = if stats.long_slots > 0 { (2 * 3, 2 * 9) } else { (0, 0) };
+    assert_eq!((stats.bursts_sent, stats.burst_packets_sent), expected);
+}
+
+fn a_socket_closes_while_it_changes_how_it_receives<M: Make>() {
+    let mut io = M::make(SLOTS, 8);
+    for rounds in 0..BURSTY_ROUNDS {
+        let opened = io.open(&relay("127.0.0.1:0")).unwrap();
+        let (peer, _) = peer("127.0.0.1:0");
+        cut(&peer, 50);
+        for _ in 0..rounds {
+            peer.send_to(&[9; 400], opened.local).unwrap();
+            receive(&mut io, 8).into_iter().for_each(|datagram| io.free(datagram.slot));
+        }
+        io.close(opened.socket);
+    }
+    wait_once_for_nothing(&mut io);
+    assert_all_slots_free(&mut io);
+    // And with how it changes left behind, the place in the table serves the next one.
+    let opened = io.open(&relay("127.0.0.1:0")).unwrap();
+    let (peer, _) = peer("127.0.0.1:0");
+    peer.send_to(b"next", opened.local).unwrap();
+    receive(&mut io, 1).into_iter().for_each(|datagram| io.free(datagram.slot));
+    assert_all_slots_free(&mut io);
 }

@@ -70,7 +70,8 @@ fn nothing() -> std::io::Result<()> {
 fn dont_fragment_is_obeyed_packet_by_packet() {
     in_child("dont_fragment_is_obeyed_packet_by_packet", small_loopback, || {
         fragments(&mut ring(4).unwrap());
-        fragments(&mut Epoll::new(&EpollOptions { sockets_max: 4, slots: 64 }).unwrap());
+        let options = EpollOptions { sockets_max: 4, slots: 64, udp_gro: true, udp_segment: true };
+        fragments(&mut Epoll::new(&options).unwrap());
     });
 }
 

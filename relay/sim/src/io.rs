@@ -142,10 +142,15 @@ impl Slot for SimSlot {
         self.buffer.len() - self.start - self.len
     }
 
-    fn grow_front(&mut self, n: usize) {
-        assert!(n <= self.headroom(), "the payload grows beyond its headroom");
-        self.start -= n;
-        self.len += n;
+    fn frame(&mut self, front: usize, back: usize) -> Option<&mut [u8]> {
+        if front > self.headroom() || back > self.tailroom() {
+            return None;
+        }
+        let end = self.start + self.len;
+        self.buffer[end..end + back].fill(0);
+        self.start -= front;
+        self.len += front + back;
+        Some(&mut self.buffer[self.start..self.start + front])
     }
 
     fn trim_front(&mut self, n: usize) {

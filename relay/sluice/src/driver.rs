@@ -59,6 +59,8 @@ pub(crate) fn enable(builder: RingBuilder) -> Result<Ring, Failure> {
 }
 
 /// Called on the worker's thread.
-pub(crate) fn epoll(sockets_max: u32, slots: u32) -> Result<Epoll, Failure> {
-    Epoll::new(&EpollOptions { sockets_max, slots }).map_err(|error| error.to_string())
+pub(crate) fn epoll(sockets_max: u32, slots: u32, disable: &[String]) -> Result<Epoll, Failure> {
+    let on = |feature: &str| !disable.iter().any(|name| name == feature);
+    let options = EpollOptions { sockets_max, slots, udp_gro: on("udp_gro"), udp_segment: on("udp_segment") };
+    Epoll::new(&options).map_err(|error| error.to_string())
 }

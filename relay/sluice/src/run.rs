@@ -65,6 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         shared: shared(&config, relays.len())?,
         cores: &cores,
         choice: &choice,
+        disable: &config.io.disable,
         sockets_max: wiring::sockets_per_worker(&config, listeners.len(), &relays),
         slots: wiring::slots(&config, cores.len()),
     };

@@ -24,6 +24,8 @@ pub(crate) struct Plan<'a> {
     /// A worker on each.
     pub(crate) cores: &'a [usize],
     pub(crate) choice: &'a Choice,
+    /// Names of `io.disable`.
+    pub(crate) disable: &'a [String],
     pub(crate) sockets_max: u32,
     pub(crate) slots: u32,
 }
@@ -199,7 +201,7 @@ fn make(plan: &Plan<'_>) -> Result<(Driver, Waker), Failure> {
             Ok((Driver::Ring(Box::new(builder)), waker))
         }
         Choice::Epoll(_) => {
-            let epoll = driver::epoll(plan.sockets_max, plan.slots)?;
+            let epoll = driver::epoll(plan.sockets_max, plan.slots, plan.disable)?;
             let waker = epoll.waker();
             Ok((Driver::Epoll(Box::new(epoll)), waker))
         }

@@ -148,13 +148,10 @@ impl<R: RngCore> Server<R> {
         let Ok(length) = u16::try_from(len) else {
             return self.dropped(DropReason::TooLong);
         };
-        if slot.headroom() < channel_data::HEADER_LEN {
+        let Some(header) = slot.frame(channel_data::HEADER_LEN, 0).and_then(|front| front.first_chunk_mut()) else {
             return self.dropped(DropReason::TooLong);
-        }
-        slot.grow_front(channel_data::HEADER_LEN);
-        if let Some(header) = slot.payload_mut().first_chunk_mut() {
-            channel_data::write_header(header, route.number, length);
-        }
+        };
+        channel_data::write_header(header, route.number, length);
         self.count_down(allocation, len);
         Disposition::Relay { socket: route.client_socket, to: route.client, options: SendOptions::default() }
     }
@@ -190,15 +187,11 @@ impl<R: RngCore> Server<R> {
         }
         let mut transaction = [0; 12];
         self.rng.fill_bytes(&mut transaction);
-        let header = data_indication_header_len(from.family());
-        let padding = sluice_wire::padding(len);
-        if slot.headroom() < header || slot.tailroom() < padding {
+        let header_len = data_indication_header_len(from.family());
+        let Some(header) = slot.frame(header_len, sluice_wire::padding(len)) else {
             return self.dropped(DropReason::TooLong);
-        }
-        slot.set_len(len + padding);
-        slot.payload_mut()[len..].fill(0);
-        slot.grow_front(header);
-        if data_indication_header(slot.payload_mut(), *from.expose(), len, TransactionId(transaction)).is_err() {
+        };
+        if data_indication_header(header, *from.expose(), len, TransactionId(transaction)).is_err() {
             return self.dropped(DropReason::TooLong);
         }
         self.count_down(allocation, len);

@@ -12,16 +12,16 @@ use io_uring::types::BufRingEntry;
 
 use crate::arena::{Index, Mapping};
 
-pub(super) const BUFFER_GROUP: u16 = 0;
-
-/// Buffers given when there is no traffic.
-const TARGET_MIN: u32 = 128;
+/// Buffers given when there is no traffic: for packets, and for bursts.
+pub(super) const TARGET_MIN: u32 = 128;
+pub(super) const BURST_TARGET_MIN: u32 = 8;
 
 /// Ticks after which the target follows falling traffic.
 const WINDOW_TICKS: u32 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Buffers {
+    group: u16,
     memory: Mapping,
     entries: u16,
     tail: u16,
@@ -30,6 +30,7 @@ pub(super) struct Buffers {
     provided: u32,
     /// How many to give.
     target: u32,
+    target_min: u32,
     target_max: u32,
     /// Taken in this tick, and at most in one tick of this window.
     taken: u32,
@@ -38,21 +39,29 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Room for every slot of an arena.
-    pub(super) fn new(slots: u32) -> io::Result<Self> {
+    /// A group with room for that many slots, of which at least `target_min` are given.
+    pub(super) fn new(group: u16, slots: u32, target_min: u32) -> io::Result<Self> {
         let entries = slots.next_power_of_two();
+        let target_min = target_min.min(slots);
         Ok(Buffers {
-            memory: Mapping::new(entries as usize * size_of::<BufRingEntry>())?,
+            group,
+            memory: Mapping::resident(entries as usize * size_of::<BufRingEntry>())?,
             entries: entries as u16,
             tail: 0,
             published: 0,
             provided: 0,
-            target: TARGET_MIN.min(slots),
+            target: target_min,
+            target_min,
             target_max: slots,
             taken: 0,
             peak: 0,
             ticks: 0,
         })
+    }
+
+    /// What receives name it by.
+    pub(super) const fn group(&self) -> u16 {
+        self.group
     }
 
     /// For its registration: address and number of entries.
@@ -118,7 +127,7 @@ impl Buffers {
         self.ticks += 1;
         if self.ticks == WINDOW_TICKS {
             self.ticks = 0;
-            self.target = (self.peak * 4).clamp(TARGET_MIN.min(self.target_max), self.target_max);
+            self.target = (self.peak * 4).clamp(self.target_min, self.target_max);
             self.peak = 0;
         }
     }

@@ -10,14 +10,16 @@ use io_uring::squeue::Flags;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 use sluice_base::io::{DriverError, IoStats};
+use sluice_base::limits::BURST_SLOTS;
 use sluice_base::pii::Pii;
 use sluice_base::time::Mono;
 
-use super::buffers::{BUFFER_GROUP, Buffers};
-use super::{Handle, INDEX_LIMIT, Message, NAME_BYTES, Ring, State};
+use super::buffers::{BURST_TARGET_MIN, Buffers, TARGET_MIN};
+use super::{Group, Handle, INDEX_LIMIT, Message, NAME_BYTES, Ring, State};
 use crate::arena::{Arena, RECEIVE_END};
-use crate::inet::{CONTROL_BYTES, Name};
+use crate::inet::{BURST_CONTROL_BYTES, CONTROL_BYTES, Cut, Name};
 use crate::os;
+use crate::run::Run;
 use crate::waker::Bell;
 
 pub(super) const ENTER_GETEVENTS: u32 = 1;
@@ -32,6 +34,16 @@ const UNREGISTER_RING_FDS: u8 = 21;
 /// a core's first caches.
 const SUBMISSIONS: u32 = 256;
 
+/// Pieces of memory that the sends between two calls are made of.
+const PIECES: usize = 1024;
+
+const _: () = assert!(PIECES >= 2 * Run::ROOM);
+
+/// The groups of provided buffers: for packets, and for bursts.
+const SINGLE_GROUP: u16 = 0;
+const BURST_GROUP: u16 = 1;
+const PROBE_GROUP: u16 = 0;
+
 /// Completions between two calls: a burst on many sockets at once.
 const COMPLETIONS: u32 = 4096;
 
@@ -42,6 +54,8 @@ pub const FEATURES: &[(&str, &str)] = &[
     ("direct_descriptors", "a registered table of files; without it plain descriptors"),
     ("registered_ring", "the ring's own descriptor registered (Linux 5.18); without it a plain one"),
     ("no_sqarray", "IORING_SETUP_NO_SQARRAY (Linux 6.6); without it one indirection per submission"),
+    ("udp_gro", "UDP_GRO: a burst is received as one datagram; without it packet by packet"),
+    ("udp_segment", "UDP_SEGMENT: a burst leaves by one send; without it packet by packet"),
 ];
 
 /// What a ring of this process uses, after a look at the kernel and at `io.disable`.
@@ -57,6 +71,10 @@ pub struct Features {
     pub(super) registered_ring: bool,
     /// Submissions without an index array.
     pub(super) no_sqarray: bool,
+    /// Bursts are received as such.
+    pub(super) udp_gro: bool,
+    /// Bursts are sent as such.
+    pub(super) udp_segment: bool,
     disabled: Vec<&'static str>,
 }
 
@@ -87,6 +105,8 @@ impl Features {
             "defer_taskrun" => self.defer_taskrun,
             "direct_descriptors" => self.direct_descriptors,
             "registered_ring" => self.registered_ring,
+            "udp_gro" => self.udp_gro,
+            "udp_segment" => self.udp_segment,
             _ => self.no_sqarray,
         }
     }
@@ -115,10 +135,12 @@ pub fn probe(disable: &[String]) -> Result<Features, DriverError> {
         direct_descriptors: on("direct_descriptors"),
         registered_ring: on("registered_ring"),
         no_sqarray: on("no_sqarray"),
+        udp_gro: on("udp_gro"),
+        udp_segment: on("udp_segment"),
         disabled,
     };
     let mut ring = first_ring(&mut features)?;
-    let buffers = Buffers::new(16).map_err(|error| memory_error(&error))?;
+    let buffers = Buffers::new(PROBE_GROUP, 16, TARGET_MIN).map_err(|error| memory_error(&error))?;
     register_buffers(&ring, &buffers)?;
     let seen = exchange(&mut ring, buffers);
     match seen {
@@ -179,7 +201,7 @@ fn register_buffers(ring: &IoUring, buffers: &Buffers) -> Result<(), DriverError
     let (address, entries) = buffers.region();
     // SAFETY: the region is a mapping of that many entries, and outlives the ring: it is dropped after it, or
     // leaked.
-    let registered = unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0) };
+    let registered = unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, buffers.group(), 0) };
     registered.map_err(|error| match error.raw_os_error() {
         Some(libc::ENOMEM) => memory_error(&error),
         errno => too_old(errno.unwrap_or(0)),
@@ -197,16 +219,16 @@ fn exchange(ring: &mut IoUring, mut buffers: Buffers) -> io::Result<Exchange> {
     const SEND: u64 = 2;
     let receiver = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let sender = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let mut arena = Arena::new(16)?;
+    let mut arena = Arena::new(16, 0)?;
     if let Some(index) = arena.take_for_receive() {
         buffers.provide(index, arena.address(index), RECEIVE_END as u32);
         buffers.publish();
     }
-    let header = receive_header();
+    let header = receive_header(CONTROL_BYTES);
     let mut name = Name::empty();
     let name_len = name.set(&Pii::new(receiver.local_addr()?));
     let payload = [0_u8; 8];
-    let receive = opcode::RecvMsgMulti::new(Fd(receiver.as_raw_fd()), &raw const header, BUFFER_GROUP);
+    let receive = opcode::RecvMsgMulti::new(Fd(receiver.as_raw_fd()), &raw const header, PROBE_GROUP);
     let send = opcode::Send::new(Fd(sender.as_raw_fd()), payload.as_ptr(), payload.len() as u32)
         .flags(libc::MSG_DONTWAIT)
         .dest_addr((&raw const name).cast())
@@ -246,11 +268,11 @@ fn cancel_all(ring: &mut IoUring) -> bool {
 }
 
 /// The shape of a multishot receive: only the two lengths are read.
-fn receive_header() -> libc::msghdr {
+fn receive_header(control_bytes: usize) -> libc::msghdr {
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_namelen = NAME_BYTES as u32;
-    header.msg_controllen = CONTROL_BYTES as _;
+    header.msg_controllen = control_bytes as _;
     header
 }
 
@@ -276,32 +298,38 @@ impl RingBuilder {
         if features.direct_descriptors {
             register_table(&uring, sockets_max)?;
         }
-        let arena = Arena::new(options.slots).map_err(|error| memory_error(&error))?;
-        let buffers = Buffers::new(arena.slots()).map_err(|error| memory_error(&error))?;
-        register_buffers(&uring, &buffers)?;
+        let long = if features.udp_gro { BURST_SLOTS } else { 0 };
+        let arena = Arena::new(options.slots, long).map_err(|error| memory_error(&error))?;
+        let single = Group::new(&uring, SINGLE_GROUP, arena.slots(), TARGET_MIN, CONTROL_BYTES, sockets_max)?;
+        // A group cannot be without an entry; this one is given none then.
+        let long = arena.long_slots().max(1);
+        let grouped = Group::new(&uring, BURST_GROUP, long, BURST_TARGET_MIN, BURST_CONTROL_BYTES, long)?;
         let places = uring.params().sq_entries() as usize;
         let handle = Handle { enter_fd: uring.as_raw_fd(), enter_flags: 0, uring };
         let state = State {
             features: features.clone(),
             arena,
-            buffers,
+            single,
+            grouped,
             sockets: Vec::with_capacity(sockets_max as usize),
             free_sockets: Vec::with_capacity(sockets_max as usize),
             sockets_max,
             arming: Vec::with_capacity(sockets_max as usize),
-            starved: std::collections::VecDeque::with_capacity(sockets_max as usize),
             closing: Vec::new(),
             cancelling: Vec::new(),
             pushed: 0,
             names: vec![Name::empty(); places].into(),
-            messages: (0..if features.op_send_addr { 0 } else { places }).map(|_| Message::empty()).collect(),
-            sending: Vec::with_capacity(places),
-            receive: Box::new(receive_header()),
-            short: false,
+            messages: (0..places).map(|_| Message::empty()).collect(),
+            pieces: vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES].into(),
+            pieces_used: 0,
+            run: Run::default(),
+            running: Vec::with_capacity(PIECES),
+            sending: Vec::with_capacity(PIECES),
             bell: Bell::new().map_err(|error| setup_error(&error))?,
             bell_armed: false,
             timer_at: Mono::NEVER,
             timer: Box::new(Timespec::new()),
+            grouped_sockets: 0,
             enabled: false,
             failed: None,
             stats: IoStats::default(),
@@ -332,8 +360,25 @@ impl RingBuilder {
 
 impl Message {
     fn empty() -> Self {
-        // SAFETY: all-zero bytes are a valid msghdr and a valid iovec.
-        unsafe { std::mem::zeroed() }
+        // SAFETY: all-zero bytes are a valid msghdr.
+        Message { header: unsafe { std::mem::zeroed() }, cut: Cut::new() }
+    }
+}
+
+impl Group {
+    fn new(
+        uring: &IoUring,
+        group: u16,
+        slots: u32,
+        target_min: u32,
+        control_bytes: usize,
+        starved: u32,
+    ) -> Result<Self, DriverError> {
+        let buffers = Buffers::new(group, slots, target_min).map_err(|error| memory_error(&error))?;
+        register_buffers(uring, &buffers)?;
+        let receive = Box::new(receive_header(control_bytes));
+        let starved = std::collections::VecDeque::with_capacity(starved as usize);
+        Ok(Group { buffers, receive, starved, short: false })
     }
 }
 

@@ -85,9 +85,13 @@ impl Slot for Packet {
         self.buffer.len() - self.end
     }
 
-    fn grow_front(&mut self, n: usize) {
-        assert!(n <= self.headroom(), "beyond the headroom");
-        self.start -= n;
+    fn frame(&mut self, front: usize, back: usize) -> Option<&mut [u8]> {
+        if front > self.headroom() || back > self.tailroom() {
+            return None;
+        }
+        self.buffer[self.end..self.end + back].fill(0);
+        (self.start, self.end) = (self.start - front, self.end + back);
+        Some(&mut self.buffer[self.start..self.start + front])
     }
 
     fn trim_front(&mut self, n: usize) {

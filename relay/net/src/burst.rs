@@ -1,0 +1,147 @@
+//! Whether a socket's packets come in bursts, and whether it pays to take them as bursts.
+//!
+//! A socket is tried when at least half of its packets follow one of the same flow and length within a
+//! tick: they may have been a burst on their way here. It stays with UDP_GRO while the kernel does put
+//! packets together; where it does not (a sender that spaces them, an interface without GRO), each
+//! trial that failed doubles the time until the next.
+
+use sluice_base::id::SocketId;
+use sluice_base::io::Event;
+use sluice_base::limits::BURST_PATIENCE_MAX;
+use sluice_base::pii::TransportAddress;
+
+use crate::arena::Packet;
+
+/// Packets between two looks.
+const WINDOW: u32 = 256;
+
+/// What is known of one socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Bursts {
+    mode: Mode,
+    /// Packets in this window, and those among them that count for bursts.
+    packets: u32,
+    hits: u32,
+    /// Windows to let pass before the next trial, and how many it will be after a failed one.
+    waiting: u32,
+    patience: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// Packets come one by one, into ordinary slots.
+    Single,
+    /// UDP_GRO is on: long slots.
+    Grouped,
+    /// UDP_GRO is off, but what the kernel had put together may still come.
+    Leaving,
+}
+
+/// What is to be done about a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Receive into long slots, and switch UDP_GRO on.
+    Group,
+    /// Switch UDP_GRO off, and go on receiving into long slots.
+    Leave,
+    /// Receive into ordinary slots: no burst comes any more.
+    Release,
+}
+
+impl Bursts {
+    pub(crate) const fn new() -> Self {
+        Bursts { mode: Mode::Single, packets: 0, hits: 0, waiting: 0, patience: 1 }
+    }
+
+    /// A datagram came: of how many packets, and whether it followed one of its flow.
+    #[inline]
+    pub(crate) fn observe(&mut self, segments: u32, follows: bool) -> Option<Step> {
+        self.packets += segments;
+        let hit = match self.mode {
+            Mode::Single => follows,
+            Mode::Grouped | Mode::Leaving => segments > 1,
+        };
+        if hit {
+            self.hits += segments;
+        }
+        if self.packets < WINDOW { None } else { self.window() }
+    }
+
+    #[cold]
+    fn window(&mut self) -> Option<Step> {
+        let (packets, hits) = (self.packets, self.hits);
+        (self.packets, self.hits) = (0, 0);
+        match self.mode {
+            Mode::Single if self.waiting > 0 => {
+                self.waiting -= 1;
+                None
+            }
+            Mode::Single if hits * 2 >= packets => {
+                self.mode = Mode::Grouped;
+                Some(Step::Group)
+            }
+            Mode::Single => None,
+            Mode::Grouped if hits * 4 >= packets => {
+                self.patience = 1;
+                None
+            }
+            Mode::Grouped => {
+                self.waiting = self.patience;
+                self.patience = (self.patience * 2).min(BURST_PATIENCE_MAX);
+                self.mode = Mode::Leaving;
+                Some(Step::Leave)
+            }
+            Mode::Leaving if hits > 0 => None,
+            Mode::Leaving => {
+                self.mode = Mode::Single;
+                Some(Step::Release)
+            }
+        }
+    }
+}
+
+/// Whether a packet follows one of the same flow and length.
+#[inline]
+pub(crate) fn follows(batch: &[Event<Packet>], socket: SocketId, from: &TransportAddress, len: usize) -> bool {
+    match batch.last() {
+        Some(Event::Datagram { socket: last, from: last_from, slot }) => {
+            *last == socket && slot.len() == len && last_from == from
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(bursts: &mut Bursts, datagrams: u32, segments: u32, follows: impl Fn(u32) -> bool) -> Vec<Step> {
+        (0..datagrams).filter_map(|at| bursts.observe(segments, follows(at))).collect()
+    }
+
+    #[test]
+    fn a_socket_is_grouped_while_the_kernel_groups_its_packets() {
+        let mut bursts = Bursts::new();
+        assert_eq!(steps(&mut bursts, 10_000, 1, |at| at % 3 == 0), []);
+        assert_eq!(steps(&mut bursts, WINDOW, 1, |at| at % 8 > 0), [Step::Group]);
+        assert_eq!(steps(&mut bursts, 10_000, 8, |_| false), []);
+        // One that was put together while it was being left is still waited for.
+        assert_eq!(steps(&mut bursts, 2 * WINDOW, 1, |_| false).first(), Some(&Step::Leave));
+    }
+
+    #[test]
+    fn what_was_grouped_before_it_was_left_is_waited_for() {
+        let mut bursts = Bursts { mode: Mode::Leaving, ..Bursts::new() };
+        assert_eq!(steps(&mut bursts, WINDOW, 2, |_| false), []);
+        assert_eq!(steps(&mut bursts, WINDOW, 1, |_| false), [Step::Release]);
+    }
+
+    #[test]
+    fn trials_that_fail_become_rare() {
+        let mut bursts = Bursts::new();
+        let taken = steps(&mut bursts, 1000 * WINDOW, 1, |_| true);
+        // Each takes a window to begin, one to fail and one to leave, and then 1, 2, 4 ... pass.
+        assert_eq!(taken.len(), 10 * 3, "{taken:?}");
+        assert_eq!(taken[..3], [Step::Group, Step::Leave, Step::Release]);
+    }
+}
