@@ -303,3 +303,6 @@ pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Messages that wait for a service manager: it takes them at once, and one that does not is not waited for.
 pub const NOTIFICATIONS_MAX: usize = 64;
+
+/// How long a worker may take to stop before the process ends without it: thousands of sockets are closed in that.
+pub const WORKER_STOP_TIMEOUT: Duration = Duration::from_secs(5);

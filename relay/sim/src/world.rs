@@ -14,7 +14,7 @@ use sluice_base::message::{Envelope, Order};
 use sluice_base::stats::{Counter, Single};
 use sluice_base::{Mono, Now, Secret, WorkerId};
 use sluice_metrics::{BuildInfo, Metrics};
-use sluice_turn::{Ledger, LivePorts, Shared};
+use sluice_turn::{Ledger, LivePorts, Settings, Shared};
 use sluice_wire::stun::{Class, Message, Method, TransactionId, attribute};
 use sluice_worker::{Mailbox, Parts, Post, State, Worker};
 
@@ -29,6 +29,9 @@ use crate::report::{Failure, Report};
 use crate::rng::Rng;
 use crate::scenario::{Decisions, Faults, STATIC_USERS, Scenario};
 use crate::tamper::Tamper;
+
+/// A step of the scenario brings a reload, in a thousand.
+const RELOAD: u32 = 150;
 
 /// A worker ticks at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -222,6 +225,9 @@ impl World {
         if now >= self.next_step {
             self.next_step = now.after(self.rng.millis(500, 20_000));
             self.upset();
+            if self.rng.chance(RELOAD) {
+                self.reload();
+            }
         }
         Ok(())
     }
@@ -263,6 +269,18 @@ impl World {
         for (worker, id) in std::mem::take(&mut self.kernel.borrow_mut().orders) {
             let _ = self.posts[worker].send(Envelope::Order(Order::End(id)));
         }
+    }
+
+    /// The same configuration comes into force again: nobody may notice.
+    fn reload(&mut self) {
+        self.ledger.set_limits(self.scenario.total, &self.scenario.tenant_limits());
+        let settings = Arc::new(Settings::new(self.scenario.options(0)));
+        for post in self.posts.iter() {
+            let _ = post.configure(settings.clone(), Box::new(|()| {}));
+        }
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.oracle.coverage.reloads += 1;
+        kernel.trace.push(|| "the configuration is read again".to_owned());
     }
 
     /// Clocks leap, NATs restart.

@@ -73,6 +73,7 @@ fn everything_happened(c: &Coverage) {
         c.answers_lost,
         c.questions,
         c.reviews,
+        c.reloads,
         c.received,
         c.ports_counted,
     ];

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, TryRngCore};
 use sluice_base::WorkerId;
 use sluice_base::io::{Io, Waker};
+use sluice_base::limits::WORKER_STOP_TIMEOUT;
 use sluice_base::message::{Envelope, Order};
 use sluice_base::policy::AllowAll;
 use sluice_metrics::{LatencyRecorder, Metrics, WorkerCells};
@@ -16,6 +18,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::cli::Failure;
 use crate::driver::{self, Choice};
+
+/// Between two looks whether a worker has ended: nothing else is left to be done.
+const STOP_LOOK: Duration = Duration::from_millis(1);
 
 /// What all workers are made of.
 pub(crate) struct Plan<'a> {
@@ -105,18 +110,28 @@ impl Workers {
         self.posts.clone()
     }
 
-    /// Tells every worker to stop, and waits until it has.
+    /// Tells every worker to stop, and waits until it has. One that hangs is left behind: the process ends.
     pub(crate) fn stop(self) -> Result<(), Failure> {
+        let end = Instant::now() + WORKER_STOP_TIMEOUT;
         for post in self.posts.iter() {
-            // A full queue is drained by a worker that lives; its thread is joined either way.
-            while !post.send(Envelope::Order(Order::Stop)) {
-                std::thread::yield_now();
+            // A full queue is drained by a worker that lives.
+            while !post.send(Envelope::Order(Order::Stop)) && Instant::now() < end {
+                std::thread::sleep(STOP_LOOK);
             }
         }
-        self.threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(result) => result,
-            Err(_) => Err("a worker panicked; this is a fault of sluice: please report it".to_owned()),
-        })
+        let join = |(worker, thread): (usize, JoinHandle<Result<(), Failure>>)| {
+            while !thread.is_finished() {
+                if Instant::now() >= end {
+                    return Err(format!("worker {worker} hangs and does not stop: the process ends without it"));
+                }
+                std::thread::sleep(STOP_LOOK);
+            }
+            match thread.join() {
+                Ok(result) => result,
+                Err(_) => Err("a worker panicked; this is a fault of sluice: please report it".to_owned()),
+            }
+        };
+        self.threads.into_iter().enumerate().try_for_each(join)
     }
 }
 

@@ -153,7 +153,8 @@ impl Authenticator {
         if realm != self.realm(listener).as_bytes() {
             return Err(Code::Unauthenticated);
         }
-        self.identify(now, message, &claimed, known.is_some()).map(Arc::new).ok_or(Code::Unauthenticated)
+        let began = known.is_some_and(|identity| identity.settings != self.settings && identity.signer.serves(message));
+        self.identify(now, message, &claimed, began).map(Arc::new).ok_or(Code::Unauthenticated)
     }
 
     /// The password algorithm, bid-down checked (RFC 8489, 9.2.4).
@@ -169,7 +170,8 @@ impl Authenticator {
         }
     }
 
-    /// `began`: an allocation that there is was begun by this very name, which need not be in time any more.
+    /// `began`: an allocation that there is was begun by these very credentials, under former settings: the name need
+    /// not be in time any more.
     fn identify(&self, now: Now, message: &Message<'_>, claimed: &Claimed<'_>, began: bool) -> Option<Identity> {
         if claimed.hashed {
             return self.with_hidden_user(message, claimed);
@@ -321,9 +323,10 @@ impl Identity {
         self.tenant == other.tenant && self.user == other.user
     }
 
-    /// Whether the other was proved under the same settings.
-    pub(crate) fn is_as_new_as(&self, other: &Identity) -> bool {
-        self.settings == other.settings
+    /// Whether these are the same credentials, proved again under later settings.
+    pub(crate) fn renews(&self, former: &Identity) -> bool {
+        let same = self.name == former.name && self.hashed == former.hashed && self.algorithm == former.algorithm;
+        same && self.listener == former.listener && self.is_same_user(former) && self.settings != former.settings
     }
 
     fn presented(&self, claimed: &Claimed<'_>) -> bool {

@@ -440,8 +440,7 @@ impl<R: RngCore> Server<R> {
             Err(code) => return self.answer_unknown(now, socket, client, message, code),
         };
         if let (Some(slot), Some(known)) = (allocation, known)
-            && !known.is_as_new_as(&identity)
-            && known.is_same_user(&identity)
+            && identity.renews(&known)
         {
             self.at_mut(slot).identity = identity.clone();
         }
