@@ -72,6 +72,10 @@ allow_peers = ["loopback"]
 [metrics]
 listen = ""
 
+# A client that goes without a word must not be waited for.
+[drain]
+deadline_seconds = 0
+
 [[tenant]]
 name = "default"
 
