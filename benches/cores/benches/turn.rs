@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sluice_base::stats::media::MediaCounter;
 use sluice_base::{Pii, SocketId};
 use sluice_turn::Disposition;
 use sluice_turn::harness::model::{Client, Packet, Relay, channel_data, options, socket_address, udp};
@@ -93,6 +94,35 @@ fn packets(c: &mut Criterion) {
     }
 }
 
+/// The same for media: each session's packets are numbered, and of as many sources in turn.
+fn media(c: &mut Criterion) {
+    for (n, sources) in [(1, 1), (100, 1), (100, 4), (10_000, 1)] {
+        let (mut relay, sessions) = sessions(n);
+        let mut group = c.benchmark_group("media_down");
+        group.throughput(Throughput::Elements(1));
+        let mut packet = Packet::new(&[0; 400]);
+        let mut bytes = PAYLOAD;
+        bytes[0] = 0x80;
+        let mut count = 0u32;
+        group.bench_function(BenchmarkId::new(format!("{sources} sources"), n), |b| {
+            b.iter(|| {
+                let session = &sessions[count as usize % n];
+                let turn = count / n as u32;
+                bytes[2..4].copy_from_slice(&((turn / sources) as u16).to_be_bytes());
+                bytes[8..12].copy_from_slice(&(turn % sources).to_be_bytes());
+                count = count.wrapping_add(1);
+                packet.refill(&bytes);
+                let from = Pii::new(session.peer);
+                let disposition = relay.server.packet(relay.now, session.socket, from, black_box(&mut packet));
+                assert!(matches!(disposition, Disposition::Relay { .. }));
+            });
+        });
+        group.finish();
+        let received: u64 = relay.server.media().iter().map(|media| media.value(MediaCounter::Received)).sum();
+        assert!(count == 0 || received + 2 * n as u64 > u64::from(count), "{received} of {count} were followed");
+    }
+}
+
 /// Pairs of clients on one worker that talk to each other.
 fn hairpin(c: &mut Criterion) {
     for n in ALLOCATIONS {
@@ -146,5 +176,5 @@ fn allocations(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, packets, hairpin, allocations);
+criterion_group!(benches, packets, media, hairpin, allocations);
 criterion_main!(benches);

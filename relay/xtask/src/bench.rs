@@ -36,6 +36,9 @@ pub(crate) struct BenchArgs {
     /// Measured seconds of each server in each round [default: 2, with --quick 0.6].
     #[arg(long)]
     seconds: Option<f64>,
+    /// Let payloads look like a video stream's: what sluice sees of media is paid for then.
+    #[arg(long)]
+    rtp: bool,
     /// Print {"rows":[...]} instead of the table.
     #[arg(long)]
     json: bool,
@@ -78,6 +81,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         load_cpu: args.load_cpu,
         rounds: args.rounds,
         others_max: args.others_max,
+        rtp: args.rtp,
         seconds: args.seconds.unwrap_or(if args.quick { 0.6 } else { 2.0 }),
     };
     let mut servers: Vec<Contender> =

@@ -44,6 +44,8 @@ pub(super) struct Settings {
     pub(super) others_max: f64,
     /// Measured seconds of each server in each round.
     pub(super) seconds: f64,
+    /// Payloads look like RTP.
+    pub(super) rtp: bool,
 }
 
 /// What the load generator found about one server in one round.
@@ -178,6 +180,9 @@ fn load(settings: &Settings, row: Row, server: &Contender, seed: u32) -> Command
     if let Some(packets) = burst {
         pair("burst", packets.to_string());
         command.arg("--gso");
+    }
+    if settings.rtp && row.direction != Direction::Allocate {
+        command.arg("--rtp");
     }
     command.arg("--json");
     command
