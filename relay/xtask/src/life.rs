@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{clients, netns, personal, shell};
+use crate::{as_unit, clients, netns, personal, shell};
 
 /// How long anything here may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,7 +48,8 @@ pub(crate) fn run(report: &Report, shown: &mut String) {
     report.test("life: a drain under load loses no packet and sends new clients elsewhere", || drain(&mut stage));
     report.test("life: what systemd hears, in order", || heard(&stage));
     report.test("life: a second SIGTERM ends a drain at once", second_signal);
-    for log in ["life.log", "life-other.log", "life-second.log"] {
+    report.test("life: as the unit runs it, by the socket in its runtime directory", as_the_unit);
+    for log in ["life-unit.log", "life.log", "life-other.log", "life-second.log"] {
         let file = netns::folder().map(|folder| folder.join(log));
         shown.push_str(&file.and_then(|f| std::fs::read_to_string(f).map_err(|e| e.to_string())).unwrap_or_default());
     }
@@ -397,6 +398,40 @@ fn second_signal() -> Result<(), String> {
     })();
     load.kill().and_then(|()| load.wait()).map_err(|e| e.to_string())?;
     draining
+}
+
+/// Socket, questions and a reload under what the unit allows, by the same user as ExecReload=.
+fn as_the_unit() -> Result<(), String> {
+    let port = server::free_udp_port(netns::RELAY_V4)?;
+    let open = as_unit::OpenToAll::new()?;
+    let folder = Folder::new("life-unit")?;
+    let text = configuration(&folder, port, "listen = \"\"", "min = 52000\nmax = 59999", "");
+    folder.write(&text.replace(&folder.socket().display().to_string(), "auto"))?;
+    let config = open.copy(&folder.config())?;
+    std::fs::set_permissions(&folder.0, std::fs::Permissions::from_mode(0o777)).map_err(|e| e.to_string())?;
+    let (own, relay) = (open.copy(&shell::own_program()?)?, open.copy(&clients::relay_program())?);
+    let confined = |words: &[&str]| -> Result<Command, String> {
+        let words = std::iter::once(relay.clone().into()).chain(words.iter().map(Into::into)).collect::<Vec<_>>();
+        let mut command = as_unit::confined(&own, &words)?;
+        command.env("RUNTIME_DIRECTORY", &folder.0);
+        Ok(command)
+    };
+    let config = config.to_string_lossy().into_owned();
+    let at = clients::address(netns::RELAY_V4, port)?;
+    let log = netns::folder()?.join("life-unit.log");
+    let server = Server::start(&mut confined(&["--config", &config])?, &log, at)?;
+    let mode = std::fs::metadata(folder.socket()).map_err(|e| e.to_string())?.permissions().mode() & 0o7777;
+    if mode != 0o660 {
+        return Err(format!("the socket's mode is {mode:o}"));
+    }
+    shell::capture(&mut confined(&["healthcheck"])?)?.ok("healthcheck")?;
+    let changed = text.replace(&folder.socket().display().to_string(), "auto") + "[turn]\nsoftware = \"x\"\n";
+    std::fs::write(&config, changed).map_err(|e| e.to_string())?;
+    let said = shell::capture(&mut confined(&["reload"])?)?.ok("reload")?;
+    if !said.contains("turn.software") {
+        return Err(said);
+    }
+    server.stop()
 }
 
 /// coturn's client, which follows ALTERNATE-SERVER.
