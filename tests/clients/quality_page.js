@@ -34,12 +34,8 @@ async ({ url, username, credential, seconds }) => {
       received_again: sum(inbound, "retransmittedPacketsReceived"),
       lost: sum(inbound, "packetsLost"),
       frames: sum(inbound, "framesDecoded"),
-      of: Object.fromEntries(
-        [...outbound, ...inbound].map((r) => [
-          `${r.kind} ${r.ssrc}${r.rtxSsrc ? ` ${r.rtxSsrc}` : ""} ${r.type}`,
-          [r.packetsSent ?? r.packetsReceived, r.packetsLost ?? 0],
-        ]),
-      ),
+      // The sources that `lost` is about: what is sent again has sources of its own.
+      sources: inbound.map((report) => report.ssrc),
     };
   };
   const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -386,7 +386,7 @@ fn quality(subject: &Subject) -> Result<(), String> {
         let mut command = script("chromium_quality.py");
         command.arg(format!("turn:{way}?transport=udp"));
         command.args([STATIC_USER.0, STATIC_USER.1, quality::CALL_SECONDS]);
-        let text = shell::capture(command.env("HOME", home))?.ok("chromium")?;
+        let text = shell::capture(command.env("HOME", &home))?.ok("chromium")?;
         let line = text.lines().last().unwrap_or_default();
         serde_json::from_str(line).map_err(|e| format!("{e}: {line}"))
     })

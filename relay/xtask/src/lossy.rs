@@ -1,11 +1,11 @@
 //! A way that loses media: a UDP proxy in front of a relay's listener. What a client sends is lost by a pattern that a
 //! seed decides, and only what looks like RTP; everything else passes, and so does all that comes back.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -18,20 +18,23 @@ const DATAGRAM_BYTES: usize = 65_536;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What the proxy has done.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Toll {
     /// RTP packets that came.
-    pub(crate) came: AtomicU64,
+    pub(crate) came: u64,
     /// Those of them that were lost here.
-    pub(crate) lost: AtomicU64,
+    pub(crate) lost: u64,
 }
+
+/// The toll of each source.
+type Tolls = Arc<Mutex<BTreeMap<u32, Toll>>>;
 
 /// A running proxy; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lossy {
     /// Where clients come to.
     pub(crate) address: SocketAddr,
-    pub(crate) toll: Arc<Toll>,
+    tolls: Tolls,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,10 +61,17 @@ impl Lossy {
     pub(crate) fn start(ip: &str, relay: SocketAddr, pattern: Pattern) -> Result<Self, String> {
         let front = UdpSocket::bind((ip, 0)).and_then(patient).map_err(|e| format!("a proxy on {ip}: {e}"))?;
         let address = front.local_addr().map_err(|e| e.to_string())?;
-        let (toll, stop) = (Arc::new(Toll::default()), Arc::new(AtomicBool::new(false)));
-        let upstream = Upstream { front: Arc::new(front), relay, pattern, toll: toll.clone(), stop: stop.clone() };
+        let (tolls, stop) = (Tolls::default(), Arc::new(AtomicBool::new(false)));
+        let upstream = Upstream { front: Arc::new(front), relay, pattern, tolls: tolls.clone(), stop: stop.clone() };
         let thread = Builder::new().name("lossy".to_owned()).spawn(move || upstream.run());
-        Ok(Lossy { address, toll, stop, thread: Some(thread.map_err(|e| e.to_string())?) })
+        Ok(Lossy { address, tolls, stop, thread: Some(thread.map_err(|e| e.to_string())?) })
+    }
+
+    /// What it has done to the sources that are wanted.
+    pub(crate) fn toll(&self, wanted: impl Fn(u32) -> bool) -> Toll {
+        let tolls = self.tolls.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = tolls.iter().filter(|(source, _)| wanted(**source)).map(|(_, toll)| toll);
+        of.fold(Toll::default(), |sum, toll| Toll { came: sum.came + toll.came, lost: sum.lost + toll.lost })
     }
 }
 
@@ -79,7 +89,7 @@ struct Upstream {
     front: Arc<UdpSocket>,
     relay: SocketAddr,
     pattern: Pattern,
-    toll: Arc<Toll>,
+    tolls: Tolls,
     stop: Arc<AtomicBool>,
 }
 
@@ -115,8 +125,10 @@ impl Upstream {
             return false;
         };
         let lost = self.pattern.loses(rtp.ssrc(), rtp.sequence());
-        self.toll.came.fetch_add(1, Ordering::Relaxed);
-        self.toll.lost.fetch_add(lost.into(), Ordering::Relaxed);
+        let mut tolls = self.tolls.lock().unwrap_or_else(PoisonError::into_inner);
+        let toll = tolls.entry(rtp.ssrc()).or_default();
+        toll.came += 1;
+        toll.lost += u64::from(lost);
         lost
     }
 
