@@ -14,6 +14,7 @@
 
 mod buffers;
 mod setup;
+mod twin;
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +25,7 @@ use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use sluice_base::address::Family;
 use sluice_base::id::SocketId;
-use sluice_base::io::{DriverError, Event, Io, IoStats, OpenError, OpenSpec, Opened, SendOptions, Waker};
+use sluice_base::io::{DriverError, Event, Io, IoStats, OpenError, OpenSpec, Opened, SendOptions, SocketRole, Waker};
 use sluice_base::limits::BURST_SEGMENTS_MAX;
 use sluice_base::pii::TransportAddress;
 use sluice_base::time::{Mono, Now};
@@ -38,6 +39,7 @@ use crate::{clock, run, socket};
 
 use buffers::Buffers;
 pub use setup::{FEATURES, Features, RingBuilder, RingOptions, probe};
+use twin::Twin;
 
 /// The header in front of every received message.
 const HEADER_BYTES: usize = 16;
@@ -141,6 +143,8 @@ struct State {
     timer: Box<Timespec>,
     /// Sockets that receive into long slots.
     grouped_sockets: u32,
+    /// The options of relay sockets, which their twins have too.
+    relay_spec: Option<OpenSpec>,
     enabled: bool,
     failed: Option<DriverError>,
     stats: IoStats,
@@ -167,6 +171,8 @@ struct Entry {
     grouped: bool,
     /// The armed receive is of the other kind.
     switching: bool,
+    /// Its connected twin, or whose it is.
+    twin: Twin,
 }
 
 /// The receives that take from one group of provided buffers.
@@ -353,8 +359,8 @@ impl Ring {
         let state = &mut self.state;
         let run = state.run;
         let packets = run.packets;
-        let about = SocketId { index: run.socket.index, generation: packets };
-        let pushed = match state.target(run.socket) {
+        let about = SocketId { index: run.via.index, generation: packets };
+        let pushed = match state.target(run.via) {
             Some((fd, flags)) => {
                 let entry = state.send_entry(&run, place, fd).flags(flags | Flags::SKIP_SUCCESS);
                 self.push(entry.user_data(user_data(Kind::Send, about)))
@@ -458,6 +464,9 @@ impl Ring {
         if socket::set_dont_fragment(fd.as_raw_fd(), entry.family, on).is_ok() {
             entry.unfragmented = on;
         }
+        if let Twin::Has(twin, _) = entry.twin {
+            self.set_dont_fragment(twin, on);
+        }
     }
 
     /// Ends every operation, so that the kernel writes to no buffer any more. False when it does not answer.
@@ -533,9 +542,11 @@ impl Io for Ring {
             if self.state.pieces_used + Run::ROOM > self.state.pieces.len() {
                 self.submit_queued();
             }
+            let (via, connected) = self.via(socket, &to);
             let state = &mut self.state;
-            let cuts = state.sockets[socket.index as usize].cuts;
+            let cuts = state.sockets[via.index as usize].cuts;
             state.run = Run::new(socket, to, len, state.pieces_used, cuts);
+            (state.run.via, state.run.connected) = (via, connected);
         }
         let state = &mut self.state;
         let used = state.pieces_used;
@@ -570,16 +581,13 @@ impl Io for Ring {
                 return Err(error);
             }
         };
+        let cuts = self.state.features.udp_segment;
         let entry = &mut self.state.sockets[index as usize];
-        entry.fd = Some(fd);
-        entry.family = Family::of(local.ip());
-        entry.open = true;
-        entry.armed = false;
-        entry.drops = 0;
-        entry.unfragmented = socket::starts_unfragmented(entry.family);
-        entry.cuts = self.state.features.udp_segment;
-        entry.bursts = Bursts::new();
-        (entry.grouped, entry.switching) = (false, false);
+        entry.begin(fd, Family::of(local.ip()), cuts);
+        if spec.role == SocketRole::Relay && self.state.features.connected_sockets {
+            entry.twin = Twin::none();
+            self.state.relay_spec = Some(*spec);
+        }
         let socket = SocketId { index, generation: entry.generation };
         self.state.arming.push(socket);
         Ok(Opened { socket, local })
@@ -587,18 +595,10 @@ impl Io for Ring {
 
     fn close(&mut self, socket: SocketId) {
         self.end_run();
-        let Some(entry) = self.state.open_entry(socket) else {
-            return;
-        };
-        entry.open = false;
-        let (armed, grouped) = (entry.armed, entry.grouped);
-        if armed {
-            self.state.cancelling.push(socket);
+        if let Some(Twin::Has(twin, _)) = self.state.open_entry(socket).map(|entry| entry.twin) {
+            self.state.close(twin);
         }
-        if grouped {
-            self.state.grouped_sockets -= 1;
-        }
-        self.state.closing.push(socket);
+        self.state.close(socket);
     }
 
     fn waker(&self) -> Waker {
@@ -667,6 +667,7 @@ impl State {
             bursts: Bursts::new(),
             grouped: false,
             switching: false,
+            twin: Twin::Never,
         });
         Some(index)
     }
@@ -675,6 +676,21 @@ impl State {
     fn open_entry(&mut self, socket: SocketId) -> Option<&mut Entry> {
         let entry = self.sockets.get_mut(socket.index as usize)?;
         (entry.open && entry.generation == socket.generation).then_some(entry)
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        let Some(entry) = self.open_entry(socket) else {
+            return;
+        };
+        entry.open = false;
+        let (armed, grouped) = (entry.armed, entry.grouped);
+        if armed {
+            self.cancelling.push(socket);
+        }
+        if grouped {
+            self.grouped_sockets -= 1;
+        }
+        self.closing.push(socket);
     }
 
     /// How a submission names an open socket.
@@ -725,20 +741,23 @@ impl State {
     /// The submission that sends a run.
     #[inline]
     fn send_entry(&mut self, run: &Run, place: usize, fd: Fd) -> squeue::Entry {
-        let name = &mut self.names[place];
-        let name_len = name.set(&run.to);
         let pieces = &mut self.pieces[run.first_piece..run.first_piece + run.pieces];
+        let name = &mut self.names[place];
+        let (name, name_len) = match run.connected {
+            true => (std::ptr::null_mut(), 0),
+            false => (&raw mut *name, name.set(&run.to)),
+        };
         if let [piece] = pieces
-            && self.features.op_send_addr
+            && (run.connected || self.features.op_send_addr)
         {
             return opcode::Send::new(fd, piece.iov_base.cast(), piece.iov_len as u32)
                 .flags(libc::MSG_DONTWAIT)
-                .dest_addr((&raw const *name).cast())
+                .dest_addr(name.cast())
                 .dest_addr_len(name_len)
                 .build();
         }
         let message = &mut self.messages[place];
-        message.header.msg_name = (&raw mut *name).cast();
+        message.header.msg_name = name.cast();
         message.header.msg_namelen = name_len;
         message.header.msg_iov = pieces.as_mut_ptr();
         message.header.msg_iovlen = pieces.len() as _;
@@ -810,23 +829,24 @@ impl State {
             self.arena.put(index);
             return;
         };
+        let local = self.sockets[socket.index as usize].twin.original(socket);
         if segment < len && segment > 0 {
-            return self.deliver_burst(socket, from, index, (head, len, segment), batch);
+            return self.deliver_burst((socket, local), from, index, (head, len, segment), batch);
         }
         if flags & libc::MSG_TRUNC as u32 != 0 || head + len > RECEIVE_END {
             self.stats.truncated += 1;
             self.arena.put(index);
             return;
         }
-        self.observe(socket, 1, follows(batch, socket, &from, len));
+        self.observe(socket, 1, follows(batch, local, &from, len));
         let slot = self.arena.packet(index, head, head + len);
-        batch.push(Event::Datagram { socket, from, slot });
+        batch.push(Event::Datagram { socket: local, from, slot });
     }
 
     /// Hands out the packets of a burst one by one.
     fn deliver_burst(
         &mut self,
-        socket: SocketId,
+        (socket, local): (SocketId, SocketId),
         from: TransportAddress,
         index: Index,
         (head, len, segment): (usize, usize, usize),
@@ -845,7 +865,7 @@ impl State {
         for at in 0..segments {
             let start = at * segment;
             let slot = self.arena.segment(index, at, head + start, segment.min(len - start));
-            batch.push(Event::Datagram { socket, from, slot });
+            batch.push(Event::Datagram { socket: local, from, slot });
         }
     }
 
@@ -903,6 +923,9 @@ impl State {
             return;
         }
         self.stats.rearms += 1;
+        if twin::is_refusal(-result) {
+            self.separate(socket.index);
+        }
         if result == -libc::ENOBUFS {
             self.group(grouped).starved.push_back(socket);
         } else {
@@ -923,6 +946,9 @@ impl State {
             && let Some(entry) = self.sockets.get_mut(about.index as usize)
         {
             entry.cuts = false;
+        }
+        if twin::is_refusal(errno) {
+            self.separate(about.index);
         }
     }
 
@@ -948,6 +974,20 @@ impl State {
 }
 
 impl Entry {
+    /// The place is a newly opened socket's.
+    fn begin(&mut self, fd: OwnedFd, family: Family, cuts: bool) {
+        self.fd = Some(fd);
+        self.family = family;
+        self.open = true;
+        self.armed = false;
+        self.drops = 0;
+        self.unfragmented = socket::starts_unfragmented(family);
+        self.cuts = cuts;
+        self.bursts = Bursts::new();
+        (self.grouped, self.switching) = (false, false);
+        self.twin = Twin::Never;
+    }
+
     /// Switches UDP_GRO on; its receive goes into long slots from now on.
     fn group(&mut self) {
         if let Some(fd) = &self.fd {

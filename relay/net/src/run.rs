@@ -15,6 +15,9 @@ const RUN_BYTES: usize = 65_535 - 20 - 8;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     pub(crate) socket: SocketId,
+    /// The socket that carries it, and whether that is connected to the address.
+    pub(crate) via: SocketId,
+    pub(crate) connected: bool,
     pub(crate) to: TransportAddress,
     pub(crate) packets: u32,
     /// The length of the first packet, and of each but the last.
@@ -42,7 +45,8 @@ impl Run {
         cuts: bool,
     ) -> Self {
         let ended = !cuts || len > UNFRAGMENTED_BYTES || len == 0;
-        Run { socket, to, packets: 0, segment: len, first_piece, pieces: 0, bytes: 0, ended }
+        let (via, connected) = (socket, false);
+        Run { socket, via, connected, to, packets: 0, segment: len, first_piece, pieces: 0, bytes: 0, ended }
     }
 
     #[inline]

@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use sluice_base::address::Family;
 use sluice_base::io::{OpenError, OpenSpec, SendOptions, SocketRole};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::inet::Name;
 
 /// A bound datagram socket and its address. A ring wants it blocking: it would take O_NONBLOCK for
 /// "fail instead of waiting" and never arm a receive.
@@ -14,6 +16,36 @@ pub(crate) fn open(spec: &OpenSpec, nonblocking: bool) -> Result<(OwnedFd, Socke
     let socket = prepare(spec, nonblocking).map_err(|error| open_error(&error))?;
     let local = if spec.local.port() > 0 { Some(spec.local) } else { bound_to(&socket) };
     Ok((socket.into(), local.ok_or(OpenError::Other(0))?))
+}
+
+/// A second socket at the local address of a relay socket, connected to a peer. See `ring::twin`.
+pub(crate) fn open_twin(
+    original: &OwnedFd,
+    spec: &OpenSpec,
+    unfragmented: bool,
+    peer: &Name,
+    peer_len: u32,
+) -> io::Result<OwnedFd> {
+    let original = SockRef::from(original);
+    let local = original.local_addr()?;
+    let Some(address) = local.as_socket() else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let twin = plain(address)?;
+    set_buffers(&twin, spec)?;
+    set_option(twin.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    if unfragmented {
+        set_dont_fragment(twin.as_raw_fd(), Family::of(address.ip()), true)?;
+    }
+    twin.set_reuse_port(true)?;
+    original.set_reuse_port(true)?;
+    let bound = twin.bind(&local);
+    original.set_reuse_port(false)?;
+    bound?;
+    twin.set_reuse_port(false)?;
+    // SAFETY: the kernel reads `peer_len` bytes of a name of at least that length.
+    let connected = unsafe { libc::connect(twin.as_raw_fd(), std::ptr::from_ref(peer).cast(), peer_len) };
+    if connected < 0 { Err(io::Error::last_os_error()) } else { Ok(twin.into()) }
 }
 
 fn bound_to(socket: &Socket) -> Option<SocketAddr> {

@@ -22,11 +22,14 @@ fn ring_without(disable: &[&str], slots: u32, sockets_max: u32) -> Ring {
 
 /// Makes a driver with that many slots and sockets.
 trait Make {
+    /// Whether busy flows have connected sockets.
+    const TWINS: bool;
     fn make(slots: u32, sockets_max: u32) -> impl Io<Slot = Packet>;
 }
 
 struct OnRing;
 impl Make for OnRing {
+    const TWINS: bool = true;
     fn make(slots: u32, sockets_max: u32) -> impl Io<Slot = Packet> {
         ring_without(&[], slots, sockets_max)
     }
@@ -34,6 +37,7 @@ impl Make for OnRing {
 
 struct OnPlainRing;
 impl Make for OnPlainRing {
+    const TWINS: bool = false;
     fn make(slots: u32, sockets_max: u32) -> impl Io<Slot = Packet> {
         let all: Vec<_> = FEATURES.iter().map(|(name, _)| *name).collect();
         ring_without(&all, slots, sockets_max)
@@ -42,6 +46,7 @@ impl Make for OnPlainRing {
 
 struct OnEpoll;
 impl Make for OnEpoll {
+    const TWINS: bool = false;
     fn make(slots: u32, sockets_max: u32) -> impl Io<Slot = Packet> {
         Epoll::new(&EpollOptions { sockets_max, slots, udp_gro: true, udp_segment: true }).unwrap()
     }
@@ -76,6 +81,8 @@ on_every_driver!(
     bursts_are_packets,
     a_burst_is_put_together_from_packets,
     a_socket_closes_while_it_changes_how_it_receives,
+    a_busy_flow_may_have_a_socket_of_its_own,
+    a_peer_that_is_gone_costs_one_packet,
 );
 
 fn spec(local: &str, role: SocketRole) -> OpenSpec {
@@ -710,5 +717,99 @@ fn a_socket_closes_while_it_changes_how_it_receives<M: Make>() {
     let (peer, _) = peer("127.0.0.1:0");
     peer.send_to(b"next", opened.local).unwrap();
     receive(&mut io, 1).into_iter().for_each(|datagram| io.free(datagram.slot));
+    assert_all_slots_free(&mut io);
+}
+
+/// Sends to a peer until its flow counts as busy, and takes what comes back.
+fn be_busy(
+    io: &mut impl Io<Slot = Packet>,
+    socket: SocketId,
+    local: SocketAddr,
+    (peer, address): &(UdpSocket, SocketAddr),
+) {
+    for round in 0..300_u32 {
+        let slot = write(io, &round.to_be_bytes());
+        io.send(socket, Pii::new(*address), slot, SendOptions::default());
+        wait_once_for_nothing(io);
+        let mut answer = [0; 4];
+        assert_eq!(peer.recv_from(&mut answer).unwrap(), (4, local));
+        assert_eq!(answer, round.to_be_bytes());
+        peer.send_to(&answer, local).unwrap();
+        expect(io, socket, *address, &answer);
+    }
+}
+
+fn expect(io: &mut impl Io<Slot = Packet>, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+    for datagram in receive(io, 1) {
+        assert!(datagram.socket == socket && datagram.from == Pii::new(from));
+        assert_eq!(datagram.slot.payload(), bytes);
+        io.free(datagram.slot);
+    }
+}
+
+/// The sockets at a local address that are connected.
+fn connected(local: SocketAddr) -> usize {
+    let table = if local.is_ipv4() { "udp" } else { "udp6" };
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+    let port = format!(":{:04X}", local.port());
+    let ends = text.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        Some((words.next()?, words.next()?))
+    });
+    ends.filter(|(own, remote)| own.ends_with(&port) && !remote.ends_with(":0000")).count()
+}
+
+fn a_busy_flow_may_have_a_socket_of_its_own<M: Make>() {
+    let mut io = M::make(SLOTS, 8);
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        let opened = io.open(&relay(local)).unwrap();
+        let peers = [peer(local), peer(local)];
+        // One after the other, and the first again: all see one address, and each is heard.
+        for peer in [&peers[0], &peers[1], &peers[0]] {
+            be_busy(&mut io, opened.socket, opened.local, peer);
+            for (other, address) in &peers {
+                other.send_to(b"me too", opened.local).unwrap();
+                expect(&mut io, opened.socket, *address, b"me too");
+            }
+        }
+        assert_eq!(connected(opened.local), usize::from(M::TWINS));
+        // Whatever the driver does, nobody else can have the address, not even by sharing it.
+        let thief =
+            socket2::Socket::new(socket2::Domain::for_address(opened.local), socket2::Type::DGRAM, None).unwrap();
+        thief.set_reuse_port(true).unwrap();
+        assert_eq!(thief.bind(&opened.local.into()).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        // It goes with its relay socket.
+        io.close(opened.socket);
+        wait_until(&mut io, |_, _| UdpSocket::bind(opened.local).is_ok());
+    }
+    assert_all_slots_free(&mut io);
+    let stats = io.stats();
+    assert_eq!((stats.send_failed, stats.send_full), (0, 0));
+}
+
+fn a_peer_that_is_gone_costs_one_packet<M: Make>() {
+    let mut io = M::make(SLOTS, 8);
+    let opened = io.open(&relay("127.0.0.1:0")).unwrap();
+    let first = peer("127.0.0.1:0");
+    be_busy(&mut io, opened.socket, opened.local, &first);
+    let (socket, gone) = first;
+    drop(socket);
+    // Its socket is closed: the host says so to each packet, which is no reason to be deaf to others.
+    let other = peer("127.0.0.1:0");
+    for _ in 0..50 {
+        let slot = write(&mut io, b"anybody?");
+        io.send(opened.socket, Pii::new(gone), slot, SendOptions::default());
+        wait_once_for_nothing(&mut io);
+    }
+    be_busy(&mut io, opened.socket, opened.local, &other);
+    let again = UdpSocket::bind(gone).unwrap();
+    again.send_to(b"here", opened.local).unwrap();
+    expect(&mut io, opened.socket, gone, b"here");
+    let slot = write(&mut io, b"again");
+    io.send(opened.socket, Pii::new(gone), slot, SendOptions::default());
+    wait_once_for_nothing(&mut io);
+    assert_eq!(again.recv(&mut [0; 8]).unwrap(), 5);
+    assert!(io.stats().send_failed <= u64::from(M::TWINS));
+    assert_eq!(connected(opened.local), 0);
     assert_all_slots_free(&mut io);
 }

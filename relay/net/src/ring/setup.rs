@@ -56,6 +56,10 @@ pub const FEATURES: &[(&str, &str)] = &[
     ("no_sqarray", "IORING_SETUP_NO_SQARRAY (Linux 6.6); without it one indirection per submission"),
     ("udp_gro", "UDP_GRO: a burst is received as one datagram; without it packet by packet"),
     ("udp_segment", "UDP_SEGMENT: a burst leaves by one send; without it packet by packet"),
+    (
+        "connected_sockets",
+        "a connected socket for the flow of a busy relay socket; without it a route look-up per send",
+    ),
 ];
 
 /// What a ring of this process uses, after a look at the kernel and at `io.disable`.
@@ -75,6 +79,8 @@ pub struct Features {
     pub(super) udp_gro: bool,
     /// Bursts are sent as such.
     pub(super) udp_segment: bool,
+    /// Busy relay sockets have a connected twin.
+    pub(super) connected_sockets: bool,
     disabled: Vec<&'static str>,
 }
 
@@ -107,6 +113,7 @@ impl Features {
             "registered_ring" => self.registered_ring,
             "udp_gro" => self.udp_gro,
             "udp_segment" => self.udp_segment,
+            "connected_sockets" => self.connected_sockets,
             _ => self.no_sqarray,
         }
     }
@@ -137,6 +144,7 @@ pub fn probe(disable: &[String]) -> Result<Features, DriverError> {
         no_sqarray: on("no_sqarray"),
         udp_gro: on("udp_gro"),
         udp_segment: on("udp_segment"),
+        connected_sockets: on("connected_sockets"),
         disabled,
     };
     let mut ring = first_ring(&mut features)?;
@@ -330,6 +338,7 @@ impl RingBuilder {
             timer_at: Mono::NEVER,
             timer: Box::new(Timespec::new()),
             grouped_sockets: 0,
+            relay_spec: None,
             enabled: false,
             failed: None,
             stats: IoStats::default(),
