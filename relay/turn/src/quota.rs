@@ -96,6 +96,8 @@ pub(crate) struct Claim {
     channels: u32,
     lease_bytes: i64,
     lease_packets: i64,
+    /// Of the accounts, as the leases were taken under: bytes and packets per second.
+    rates: [[u64; 2]; 3],
     limited: bool,
 }
 
@@ -151,6 +153,7 @@ impl Ledger {
             channels: 0,
             lease_bytes: 0,
             lease_packets: 0,
+            rates: [[0; 2]; 3],
             limited: false,
         };
         claim.limit();
@@ -233,17 +236,18 @@ impl Claim {
             ..AccountLimits::default()
         };
         let limited_own = own != AccountLimits::default();
+        let rates = self.accounts.each_ref().map(|account| account.rates());
+        let own_differs = self.own.as_ref().map(|(limits, _)| *limits) != limited_own.then_some(own);
         // A new account would begin with a full bucket: each refresh would buy a burst.
-        if self.own.as_ref().map(|(limits, _)| *limits) != limited_own.then_some(own) {
+        if own_differs {
             self.own = limited_own.then(|| (own, Arc::new(Account::new(own))));
+        }
+        if own_differs || rates != self.rates {
+            // No lease outlives the rates that it was granted under: without a rate it lasts as good as forever.
             (self.lease_bytes, self.lease_packets) = (0, 0);
         }
-        let limited = limited_own || self.accounts.iter().any(|a| a.is_rate_limited());
-        if limited != self.limited {
-            // Without a limit no lease is kept that one could live on.
-            (self.lease_bytes, self.lease_packets) = (0, 0);
-        }
-        self.limited = limited;
+        self.rates = rates;
+        self.limited = limited_own || rates.as_flattened().iter().any(|rate| *rate != 0);
     }
 
     /// Takes one packet of `bytes` off the leases, renewing them when they are used up; false where
@@ -316,8 +320,9 @@ impl Account {
         self.packets.set(limits.packets_per_second);
     }
 
-    fn is_rate_limited(&self) -> bool {
-        self.bytes.rate() != 0 || self.packets.rate() != 0
+    /// Bytes and packets per second; 0 is unlimited.
+    fn rates(&self) -> [u64; 2] {
+        [self.bytes.rate(), self.packets.rate()]
     }
 }
 
@@ -499,6 +504,38 @@ mod tests {
         assert!((600..=840).contains(&passed(&mut claim, 200, 0)));
         assert_eq!(passed(&mut claim, 0, 0), 3000);
         assert!(!claim.is_limited());
+    }
+
+    #[test]
+    fn a_rate_of_the_other_kind_holds_at_once_for_a_claim_that_is_held() {
+        let bits = AccountLimits { bits_per_second: 8_000_000, ..AccountLimits::default() };
+        let packets = AccountLimits { packets_per_second: 100, ..AccountLimits::default() };
+        let both = AccountLimits { packets_per_second: 100, ..bits };
+        let of_user = |user| TenantLimits { user, ..TenantLimits::default() };
+        let of_tenant = |tenant| TenantLimits { tenant, ..TenantLimits::default() };
+        let none = AccountLimits::default();
+        // A packet of 100 bytes each ms, for 2 s: within the bits.
+        let passed = |before: (AccountLimits, TenantLimits), after: (AccountLimits, TenantLimits)| {
+            let ledger = Ledger::new(before.0, &[before.1]);
+            let mut claim = ledger.claim(TenantId(0), name("a"), AccountLimits::default()).unwrap();
+            let start = Mono::from_nanos(5_000_000_000);
+            assert!(claim.packet(start, 100));
+            ledger.set_limits(after.0, &[after.1]);
+            claim.configure(AccountLimits::default());
+            (0..2_000u64).filter(|ms| claim.packet(start.after(Duration::from_millis(*ms)), 100)).count()
+        };
+        for (before, after) in [
+            ((bits, of_user(none)), (both, of_user(none))),
+            ((none, of_tenant(bits)), (none, of_tenant(both))),
+            ((none, of_user(bits)), (none, of_user(both))),
+            ((bits, of_user(none)), (bits, of_user(packets))),
+        ] {
+            let passed = passed(before, after);
+            assert!((200..=310).contains(&passed), "{passed} of 2000");
+        }
+        let slow = AccountLimits { bits_per_second: 80_000, ..packets };
+        let passed = passed((packets, of_user(none)), (slow, of_user(none)));
+        assert!(passed <= 310, "{passed} of 2000: the bits have come after the packets");
     }
 
     #[test]
