@@ -251,7 +251,7 @@ impl<R: RngCore> Server<R> {
     }
 
     fn finish_opening(&mut self, now: Now, opening: Opening) {
-        let Opening { request, wishes, grant, granted, claim, relays, next_port, address_error, .. } = opening;
+        let Opening { request, wishes, grant, granted, mut claim, relays, next_port, address_error, .. } = opening;
         if self.allocation_of(now.mono, request.client).is_some() {
             relays.into_iter().flatten().for_each(|relay| self.release(relay));
             next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
@@ -264,6 +264,8 @@ impl<R: RngCore> Server<R> {
             relays.into_iter().flatten().for_each(|relay| self.release(relay));
             return self.refuse(now, &request, Code::InsufficientCapacity);
         }
+        // Other rates may have come while it waited.
+        claim.configure(self.options.own_rates());
         self.add_allocation(now.mono, |id| Allocation {
             id,
             client: request.client,

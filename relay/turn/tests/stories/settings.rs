@@ -142,6 +142,22 @@ fn lifetimes_and_limits_hold_from_then_on() {
 }
 
 #[test]
+fn an_allocation_in_the_making_gets_the_limits_that_have_come_meanwhile() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT);
+    client.challenge(&mut relay);
+    relay.slow_to_open = true;
+    let request = client.signed(sluice_wire::stun::Method::ALLOCATE, udp);
+    assert!(client.send(&mut relay, &request).is_empty());
+    configure(&mut relay, ServerOptions { packets_per_second: 5, ..options() });
+    let sent = relay.open_pending();
+    assert_eq!(client.only_answer(&relay, sent).code(), 200);
+    client.bind(&mut relay, 0x4000, peer());
+    let passed = (0..20).filter(|_| !client.say_on(&mut relay, 0x4000, b"x").is_empty()).count();
+    assert_eq!(passed, 5);
+}
+
+#[test]
 fn a_tenant_that_has_come_is_served() {
     let first = users(&[("alice", "a")]);
     let shared = shared_with(&first, AccountLimits::default(), &[TenantLimits::default()]);
