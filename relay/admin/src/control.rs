@@ -96,7 +96,7 @@ impl Control {
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
         let new = PathBuf::from(new);
-        remove(&new).map_err(refused)?;
+        clear(&new)?;
         let listener = UnixListener::bind(&new).map_err(refused)?;
         let made = std::fs::set_permissions(&new, Permissions::from_mode(MODE))
             .and_then(|()| std::fs::rename(&new, path))
@@ -165,10 +165,14 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Removes the socket of a start that has failed, and nothing else.
+fn clear(path: &Path) -> Result<(), ControlError> {
+    let refused = |error| ControlError::Refused { path: path.to_owned(), error };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(refused(error)),
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path).map_err(refused),
+        Ok(_) => Err(ControlError::NoSocket(path.to_owned())),
     }
 }
 

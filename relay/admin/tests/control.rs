@@ -161,6 +161,21 @@ async fn a_file_is_not_overwritten() {
 }
 
 #[tokio::test]
+async fn only_a_socket_is_removed_where_it_is_made() {
+    let folder = Folder::new();
+    let new = folder.0.join("control.sock.new");
+    std::fs::write(&new, "precious").unwrap();
+    let (commands, _received) = mpsc::channel(1);
+    let error = Control::bind(&folder.socket(), commands).unwrap_err();
+    assert!(matches!(&error, ControlError::NoSocket(path) if *path == new), "{error}");
+    assert_eq!(std::fs::read_to_string(&new).unwrap(), "precious");
+    std::fs::remove_file(&new).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&new).unwrap());
+    let _running = start(&folder.socket());
+    call::<Status>(&folder.socket(), Method::GET, api::STATUS).await.unwrap();
+}
+
+#[tokio::test]
 async fn it_goes_with_the_relay_and_not_with_its_successor() {
     let folder = Folder::new();
     let running = start(&folder.socket());
