@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_admin::{Command, Control, Health, Reply, api};
 use sluice_base::Family;
@@ -16,7 +16,7 @@ use sluice_turn::{Ledger, Listener};
 use sluice_worker::Post;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use crate::cli::Failure;
 use crate::drain::{self, Drain, Next};
@@ -119,8 +119,8 @@ pub(crate) fn control(path: Option<&Path>) -> Result<(Option<Control>, mpsc::Rec
 impl Life {
     /// Lives until the workers are to be stopped.
     pub(crate) async fn run(&mut self, mut sources: Sources) {
-        let mut looks = tokio::time::interval(drain::LOOK_INTERVAL);
-        let mut beats = tokio::time::interval(self.service.interval());
+        let mut looks = every(drain::LOOK_INTERVAL);
+        let mut beats = every(self.service.interval());
         let standing = self.standing();
         self.service.ready(&standing);
         loop {
@@ -333,6 +333,13 @@ impl Sources {
     }
 }
 
+/// A timer that leaves out what it has missed, since nobody asks it for days.
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
 impl Signals {
     /// From here on they no longer end the process by themselves.
     pub(crate) fn new() -> Result<Self, Failure> {
@@ -420,4 +427,18 @@ async fn ask(post: &Post, place: u32, most: usize) -> Option<AllocationPage> {
     let (answer, answered) = oneshot::channel();
     let asked = post.list(place, most, Box::new(move |page| drop(answer.send(page))));
     if asked { answered.await.ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_timer_makes_up_for_nothing_that_it_missed() {
+        let minute = Duration::from_secs(60);
+        let mut looks = every(minute);
+        looks.reset_at(tokio::time::Instant::now() - 10 * minute);
+        assert!(timeout(Duration::ZERO, looks.tick()).await.is_ok(), "it is due");
+        assert!(timeout(Duration::ZERO, looks.tick()).await.is_err(), "and not once more for each minute");
+    }
 }
