@@ -47,6 +47,8 @@ pub(crate) struct Life {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lister: Arc<Lister>,
     pub(crate) drain: Option<Drain>,
+    /// SIGTERM has come once: the next one ends the relay.
+    pub(crate) terminated: bool,
     pub(crate) reloader: Reloader,
     pub(crate) last_reload: Option<api::LastReload>,
     pub(crate) service: Service,
@@ -152,15 +154,7 @@ impl Life {
                 tracing::info!(signal = "SIGINT", allocations = self.allocations(), "stopping at once");
                 return true;
             }
-            Event::Terminate if self.drain.is_some() => {
-                tracing::info!(signal = "SIGTERM", allocations = self.allocations(), "stopping at once");
-                return true;
-            }
-            Event::Terminate => {
-                tracing::info!(signal = "SIGTERM", "stopping");
-                self.begin_drain();
-                return self.look();
-            }
+            Event::Terminate => return self.terminate(),
             Event::WorkerEnded => {
                 tracing::error!("a worker ended");
                 return true;
@@ -177,6 +171,25 @@ impl Life {
 
     /// Reads the configuration again, and answers whoever waits for it.
     fn reload(&mut self, reply: Option<Reply<api::Reload>>) {
+    /// The first SIGTERM drains, or goes on with a drain that an administrator began; the second one is the end.
+    fn terminate(&mut self) -> bool {
+        let allocations = self.allocations();
+        if std::mem::replace(&mut self.terminated, true) {
+            tracing::info!(signal = "SIGTERM", allocations, "stopping at once");
+            return true;
+        }
+        match self.drain {
+            None => tracing::info!(signal = "SIGTERM", "stopping"),
+            Some(_) => tracing::info!(
+                signal = "SIGTERM",
+                allocations,
+                "the drain goes on: another SIGTERM, or SIGINT, ends the relay at once"
+            ),
+        }
+        self.begin_drain();
+        self.look()
+    }
+
         let unix_seconds = os::now().unix_seconds;
         self.service.reloading();
         let sent = match self.reloader.reload(&mut self.config) {

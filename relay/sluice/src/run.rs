@@ -102,6 +102,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             ledger: plan.shared.ledger.clone(),
             lister: Arc::new(Lister::new(workers.posts(), &config)?),
             drain: None,
+            terminated: false,
             reloader: Reloader::new(
                 args.config.clone(),
                 listeners.clone(),

@@ -47,7 +47,7 @@ pub(crate) fn run(report: &Report, shown: &mut String) {
     report.test("life: a list shows pseudonyms and no address", || listing(&stage));
     report.test("life: a drain under load loses no packet and sends new clients elsewhere", || drain(&mut stage));
     report.test("life: what systemd hears, in order", || heard(&stage));
-    report.test("life: a second SIGTERM ends a drain at once", second_signal);
+    report.test("life: a drain goes on after the first SIGTERM, and ends at once with the second", second_signal);
     report.test("life: as the unit runs it, by the socket in its runtime directory", as_the_unit);
     for log in ["life-unit.log", "life.log", "life-other.log", "life-second.log"] {
         let file = netns::folder().map(|folder| folder.join(log));
@@ -393,6 +393,15 @@ fn second_signal() -> Result<(), String> {
             Ok((folder.json(&["status"])?["allocations"].as_u64() == Some(FLOWS)).then_some(()))
         })?;
         folder.ask(&["drain"])?.ok("drain")?;
+        server.signal("TERM")?;
+        let log = netns::folder()?.join("life-second.log");
+        wait_for("the first SIGTERM in the log", || {
+            let text = std::fs::read_to_string(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+            Ok(text.contains("the drain goes on").then_some(()))
+        })?;
+        if folder.json(&["status"])?["draining"]["allocations"].as_u64() != Some(FLOWS) {
+            return Err("the drain does not go on after the first SIGTERM".to_owned());
+        }
         server.signal("TERM")?;
         server.ends_well(Duration::from_secs(5))
     })();
