@@ -76,7 +76,7 @@ pub(crate) fn reload(args: &AskArgs) -> Result<(), Failure> {
     }
     match answer.outcome.is_well() {
         true => Ok(()),
-        false if args.json => Err("the configuration that was in force stays, see above".to_owned()),
+        false if args.json => Err(format!("{}: see above", reload::outcome(answer.outcome))),
         false => Err(reload::text(&answer)),
     }
 }

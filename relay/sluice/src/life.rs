@@ -56,10 +56,12 @@ pub(crate) struct Life {
     pub(crate) reloaded: Reloaded,
 }
 
-/// Outcomes of reloads on their way back.
+/// Outcomes of reloads on their way back, each with its reload's number.
 pub(crate) struct Reloaded {
-    sender: mpsc::UnboundedSender<api::Outcome>,
-    receiver: mpsc::UnboundedReceiver<api::Outcome>,
+    /// Reloads so far: the number of the last one.
+    count: u64,
+    sender: mpsc::UnboundedSender<(u64, api::Outcome)>,
+    receiver: mpsc::UnboundedReceiver<(u64, api::Outcome)>,
 }
 
 /// What moves a relay's life on.
@@ -85,7 +87,7 @@ enum Event {
     WorkerEnded,
     Look,
     Beat,
-    Reloaded(api::Outcome),
+    Reloaded(u64, api::Outcome),
 }
 
 /// Lists allocations.
@@ -130,7 +132,7 @@ impl Life {
                 event = sources.next() => event,
                 _ = looks.tick(), if self.drain.is_some() => Event::Look,
                 _ = beats.tick() => Event::Beat,
-                Some(outcome) = self.reloaded.receiver.recv() => Event::Reloaded(outcome),
+                Some((number, outcome)) = self.reloaded.receiver.recv() => Event::Reloaded(number, outcome),
             };
             if self.handle(event) {
                 break;
@@ -164,13 +166,11 @@ impl Life {
                 let standing = self.standing();
                 self.service.beat(&standing);
             }
-            Event::Reloaded(outcome) => self.reloaded(outcome),
+            Event::Reloaded(number, outcome) => self.reloaded(number, outcome),
         }
         false
     }
 
-    /// Reads the configuration again, and answers whoever waits for it.
-    fn reload(&mut self, reply: Option<Reply<api::Reload>>) {
     /// The first SIGTERM drains, or goes on with a drain that an administrator began; the second one is the end.
     fn terminate(&mut self) -> bool {
         let allocations = self.allocations();
@@ -190,13 +190,17 @@ impl Life {
         self.look()
     }
 
+    /// Reads the configuration again, and answers whoever waits for it.
+    fn reload(&mut self, reply: Option<Reply<api::Reload>>) {
         let unix_seconds = os::now().unix_seconds;
         self.service.reloading();
+        self.reloaded.count += 1;
+        let number = self.reloaded.count;
         let sent = match self.reloader.reload(&mut self.config) {
             Ok(sent) => sent,
             Err(answer) => {
                 self.last_reload = Some(api::LastReload { unix_seconds, outcome: answer.outcome });
-                self.reloaded(answer.outcome);
+                self.reloaded(number, answer.outcome);
                 self.metrics.process().reload_failed();
                 tracing::error!("{}", reload::text(&answer));
                 reply.map(|reply| reply.send(answer));
@@ -209,7 +213,7 @@ impl Life {
         let outcome = self.reloaded.sender.clone();
         tokio::spawn(async move {
             let answer = sent.confirmed().await;
-            let _ = outcome.send(answer.outcome);
+            let _ = outcome.send((number, answer.outcome));
             match answer.outcome {
                 api::Outcome::Unconfirmed => tracing::error!("{}", reload::text(&answer)),
                 _ => tracing::info!("{}", reload::text(&answer)),
@@ -219,8 +223,9 @@ impl Life {
     }
 
     /// A reload is over, however it went.
-    fn reloaded(&mut self, outcome: api::Outcome) {
-        if let Some(last) = &mut self.last_reload {
+    fn reloaded(&mut self, number: u64, outcome: api::Outcome) {
+        // One that was refused while this one was under way is the last one all the same.
+        if let Some(last) = self.last_reload.as_mut().filter(|_| number == self.reloaded.count) {
             last.outcome = outcome;
         }
         self.service.reloaded(reload::outcome(outcome));
@@ -328,10 +333,17 @@ impl Life {
     }
 }
 
+/// A timer that leaves out what it has missed, since nobody asks it for days.
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
 impl Reloaded {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Reloaded { sender, receiver }
+        Reloaded { count: 0, sender, receiver }
     }
 }
 
@@ -344,13 +356,6 @@ impl Sources {
             _ = self.ends.recv() => Event::WorkerEnded,
         }
     }
-}
-
-/// A timer that leaves out what it has missed, since nobody asks it for days.
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 impl Signals {
