@@ -233,6 +233,9 @@ pub const RATE_MAX: u64 = 1_000_000_000_000;
 /// Bytes of a socket buffer that can be configured: the kernel doubles the value in an i32.
 pub const SOCKET_BUFFER_BYTES_MAX: u32 = (1 << 30) - 1;
 
+/// Microseconds that a worker may be told to wait for more to do: above a hundredth of a second people hear it.
+pub const WAIT_BUDGET_US_MAX: u32 = 10_000;
+
 /// Slots of one worker that can be configured: a provided-buffer ring has at most 32768 entries.
 pub const SLOTS_MAX: u32 = 32_768;
 

@@ -271,6 +271,8 @@ pub struct Io {
     pub send_buffer_bytes: u32,
     /// Packet buffers of each worker; `None`: computed from the limit on allocations.
     pub slots: Option<u32>,
+    /// Microseconds that a busy worker on io_uring may wait for a second socket to have something.
+    pub wait_budget_us: u32,
 }
 
 /// Which driver moves packets.

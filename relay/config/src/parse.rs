@@ -82,7 +82,7 @@ const LIMITS: &[&str] = &[
     "packets_per_second_user",
     "packets_per_second_allocation",
 ];
-const IO: &[&str] = &["driver", "disable", "receive_buffer_bytes", "send_buffer_bytes", "slots"];
+const IO: &[&str] = &["driver", "disable", "receive_buffer_bytes", "send_buffer_bytes", "slots", "wait_budget_us"];
 const METRICS: &[&str] = &["listen", "allow_plaintext"];
 const CONTROL: &[&str] = &["socket"];
 const LOG: &[&str] = &["level"];
@@ -105,17 +105,6 @@ const TENANT_LIMITS: &[&str] = &[
 
 /// The tenant of a listener that names none.
 const DEFAULT_TENANT: &str = "default";
-
-/// What a known option that this version does not have answers.
-pub(crate) fn not_built(section: &str, key: &str) -> Option<&'static str> {
-    match (section, key) {
-        ("io", "wait_budget_us") => Some(
-            "is not built yet in this version: the ring waits for one completion, which adds no latency. \
-             Remove this line",
-        ),
-        _ => None,
-    }
-}
 
 /// Parses a configuration: what could be read, the mistakes, and how many more mistakes there are.
 pub(crate) fn config(
@@ -473,6 +462,7 @@ impl<'t> Reader<'t, '_> {
         };
         let driver = self.walk.string(&section, "driver");
         let buffer = 0..=u64::from(limits::SOCKET_BUFFER_BYTES_MAX);
+        let budget = 0..=u64::from(limits::WAIT_BUDGET_US_MAX);
         Io {
             driver: driver.and_then(|item| self.walk.choice(&item, Driver::NAMED)).unwrap_or_default(),
             disable: self.disabled(&section),
@@ -480,6 +470,7 @@ impl<'t> Reader<'t, '_> {
                 as u32,
             send_buffer_bytes: self.walk.number(&section, "send_buffer_bytes", buffer).unwrap_or(0) as u32,
             slots: self.slots(&section),
+            wait_budget_us: self.walk.number(&section, "wait_budget_us", budget).unwrap_or(0) as u32,
         }
     }
 

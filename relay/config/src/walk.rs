@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Problem, listed, nearest, place, shown};
-use crate::parse::{SECTIONS, not_built};
+use crate::parse::SECTIONS;
 
 /// Collects the mistakes of one text: the first [`CONFIG_PROBLEMS_MAX`](limits::CONFIG_PROBLEMS_MAX) that
 /// it meets, and how many there are beyond them.
@@ -222,12 +222,10 @@ impl<'t> Walk<'t> {
                 continue;
             }
             // The search for what was meant is not worth it for a mistake that nobody sees.
-            let message = match not_built(&section.path, name) {
-                Some(message) => message.to_owned(),
-                None if self.problems.len() < limits::CONFIG_PROBLEMS_MAX => {
-                    unknown("key", name, keys) + &elsewhere(name)
-                }
-                None => String::new(),
+            let message = if self.problems.len() < limits::CONFIG_PROBLEMS_MAX {
+                unknown("key", name, keys) + &elsewhere(name)
+            } else {
+                String::new()
             };
             self.problem(&key.span(), &section.path_of(&cut(name)), message);
         }

@@ -188,8 +188,10 @@ fn io_is_a_table_or_a_driver() {
 }
 
 #[test]
-fn an_option_that_is_not_built_yet_is_refused_as_such() {
-    assert_says(&mistake("[io]\nwait_budget_us = 50"), &["sluice.toml:2:1: io.wait_budget_us:", "not built yet"]);
+fn a_wait_budget_is_what_people_do_not_hear() {
+    let budget = |line: &str| parse(&format!("[io]\n{line}\n{LISTEN}{TENANT}")).unwrap().io.wait_budget_us;
+    assert_eq!((budget(""), budget("wait_budget_us = 500")), (0, 500));
+    assert_says(&mistake("[io]\nwait_budget_us = 10001"), &["io.wait_budget_us:", "0 to 10000"]);
 }
 
 #[test]

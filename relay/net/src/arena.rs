@@ -41,7 +41,7 @@ pub(crate) const BURST_RECEIVE_END: usize = 66 * 1024;
 const ASIDE_BYTES: usize = 64;
 
 /// Where the rooms aside begin in a long slot.
-const ASIDE_AT: usize = 68 * 1024;
+const ASIDE_AT: usize = 72 * 1024;
 
 /// Distance of two long slots. A power of two, to which they are aligned: a segment finds its room aside by
 /// it. Memory that nothing is written to is never there.
@@ -51,7 +51,9 @@ const BURST_STRIDE: usize = 128 * 1024;
 const COLOURS: usize = 64;
 
 const _: () = assert!(ASIDE_BYTES >= HEADROOM_MIN);
-const _: () = assert!(ASIDE_AT + BURST_SEGMENTS_MAX * ASIDE_BYTES + COLOURS * 64 <= BURST_STRIDE);
+// The colours shift what is received, and not the rooms aside.
+const _: () = assert!(COLOURS * 64 + BURST_RECEIVE_END <= ASIDE_AT);
+const _: () = assert!(ASIDE_AT + BURST_SEGMENTS_MAX * ASIDE_BYTES <= BURST_STRIDE);
 
 /// Number of a slot within its arena; long slots have [`BURST`] set.
 pub(crate) type Index = u16;

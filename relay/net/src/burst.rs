@@ -33,19 +33,15 @@ enum Mode {
     Single,
     /// UDP_GRO is on: long slots.
     Grouped,
-    /// UDP_GRO is off, but what the kernel had put together may still come.
-    Leaving,
 }
 
 /// What is to be done about a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// Receive into long slots, and switch UDP_GRO on.
+    /// Receive into long slots, and then switch UDP_GRO on.
     Group,
-    /// Switch UDP_GRO off, and go on receiving into long slots.
-    Leave,
-    /// Receive into ordinary slots: no burst comes any more.
-    Release,
+    /// Switch UDP_GRO off if nothing is queued, and then ([`Bursts::ungrouped`]) receive into ordinary slots.
+    Ungroup,
 }
 
 impl Bursts {
@@ -59,7 +55,7 @@ impl Bursts {
         self.packets += segments;
         let hit = match self.mode {
             Mode::Single => follows,
-            Mode::Grouped | Mode::Leaving => segments > 1,
+            Mode::Grouped => segments > 1,
         };
         if hit {
             self.hits += segments;
@@ -85,18 +81,15 @@ impl Bursts {
                 self.patience = 1;
                 None
             }
-            Mode::Grouped => {
-                self.waiting = self.patience;
-                self.patience = (self.patience * 2).min(BURST_PATIENCE_MAX);
-                self.mode = Mode::Leaving;
-                Some(Step::Leave)
-            }
-            Mode::Leaving if hits > 0 => None,
-            Mode::Leaving => {
-                self.mode = Mode::Single;
-                Some(Step::Release)
-            }
+            Mode::Grouped => Some(Step::Ungroup),
         }
+    }
+
+    /// UDP_GRO is off.
+    pub(crate) fn ungrouped(&mut self) {
+        self.mode = Mode::Single;
+        self.waiting = self.patience;
+        self.patience = (self.patience * 2).min(BURST_PATIENCE_MAX);
     }
 }
 
@@ -116,7 +109,14 @@ mod tests {
     use super::*;
 
     fn steps(bursts: &mut Bursts, datagrams: u32, segments: u32, follows: impl Fn(u32) -> bool) -> Vec<Step> {
-        (0..datagrams).filter_map(|at| bursts.observe(segments, follows(at))).collect()
+        let step = |at| {
+            let step = bursts.observe(segments, follows(at));
+            if step == Some(Step::Ungroup) {
+                bursts.ungrouped();
+            }
+            step
+        };
+        (0..datagrams).filter_map(step).collect()
     }
 
     #[test]
@@ -125,23 +125,24 @@ mod tests {
         assert_eq!(steps(&mut bursts, 10_000, 1, |at| at % 3 == 0), []);
         assert_eq!(steps(&mut bursts, WINDOW, 1, |at| at % 8 > 0), [Step::Group]);
         assert_eq!(steps(&mut bursts, 10_000, 8, |_| false), []);
-        // One that was put together while it was being left is still waited for.
-        assert_eq!(steps(&mut bursts, 2 * WINDOW, 1, |_| false).first(), Some(&Step::Leave));
+        assert_eq!(steps(&mut bursts, 2 * WINDOW, 1, |_| false), [Step::Ungroup]);
     }
 
     #[test]
-    fn what_was_grouped_before_it_was_left_is_waited_for() {
-        let mut bursts = Bursts { mode: Mode::Leaving, ..Bursts::new() };
-        assert_eq!(steps(&mut bursts, WINDOW, 2, |_| false), []);
-        assert_eq!(steps(&mut bursts, WINDOW, 1, |_| false), [Step::Release]);
+    fn one_with_something_queued_is_asked_again() {
+        let mut bursts = Bursts { mode: Mode::Grouped, ..Bursts::new() };
+        let steps: Vec<_> = (0..3 * WINDOW).filter_map(|_| bursts.observe(1, true)).collect();
+        assert_eq!(steps, [Step::Ungroup; 3]);
+        bursts.ungrouped();
+        assert_eq!(bursts.observe(WINDOW, true), None, "no trial at once");
     }
 
     #[test]
     fn trials_that_fail_become_rare() {
         let mut bursts = Bursts::new();
         let taken = steps(&mut bursts, 1000 * WINDOW, 1, |_| true);
-        // Each takes a window to begin, one to fail and one to leave, and then 1, 2, 4 ... pass.
-        assert_eq!(taken.len(), 10 * 3, "{taken:?}");
-        assert_eq!(taken[..3], [Step::Group, Step::Leave, Step::Release]);
+        // Each takes a window to begin and one to fail, and then 1, 2, 4 ... pass.
+        assert_eq!(taken.len(), 10 * 2, "{taken:?}");
+        assert_eq!(taken[..2], [Step::Group, Step::Ungroup]);
     }
 }

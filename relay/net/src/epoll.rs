@@ -15,7 +15,7 @@ use sluice_base::time::{Mono, Now};
 use crate::arena::{Arena, BURST_RECEIVE_END, HEADROOM, Index, PACKET_PIECES, Packet, RECEIVE_END};
 use crate::burst::{Bursts, Step, follows};
 use crate::inet::{BURST_CONTROL_BYTES, Cut, Name, control};
-use crate::run::Run;
+use crate::run::{Run, UNCUT, UNCUT_SENDS};
 use crate::waker::Bell;
 use crate::{clock, run, socket};
 
@@ -89,8 +89,8 @@ struct Entry {
     family: Family,
     /// It sends with fragments forbidden.
     unfragmented: bool,
-    /// Its sends may carry bursts.
-    cuts: bool,
+    /// How many sends are to pass before one may carry a burst again.
+    uncut: u32,
     /// Whether its packets come in bursts, and go into long slots.
     bursts: Bursts,
     grouped: bool,
@@ -195,7 +195,7 @@ impl Epoll {
             last: END,
             family: Family::V4,
             unfragmented: false,
-            cuts: false,
+            uncut: UNCUT,
             bursts: Bursts::new(),
             grouped: false,
         });
@@ -212,7 +212,7 @@ impl Epoll {
         entry.family = Family::of(local.ip());
         entry.drops = 0;
         entry.unfragmented = socket::starts_unfragmented(entry.family);
-        entry.cuts = self.udp_segment;
+        entry.uncut = if self.udp_segment { 0 } else { UNCUT };
         (entry.bursts, entry.grouped) = (Bursts::new(), false);
         Ok(Opened { socket, local })
     }
@@ -246,7 +246,7 @@ impl Epoll {
         let Some(fd) = entry.fd.as_ref().map(|fd| fd.as_raw_fd()) else {
             return;
         };
-        let cuts = entry.cuts;
+        let cuts = run::may_cut(&mut entry.uncut);
         while next != END {
             let first = next;
             let (messages, packets) = self.outbox.gather(index, cuts, &mut next);
@@ -290,7 +290,7 @@ impl Epoll {
                 let packets = self.outbox.packets[done];
                 let errno = self.send_refused(u64::from(packets));
                 if packets > 1 && run::is_refusal_of_bursts(errno) {
-                    self.sockets[index as usize].cuts = false;
+                    self.sockets[index as usize].uncut = UNCUT_SENDS;
                 }
                 done += 1;
             }
@@ -472,12 +472,14 @@ impl Epoll {
         match step {
             // Refused, it goes on in long slots, one packet in each, until that is seen not to pay.
             Step::Group => {
-                let _ = socket::set_grouped(fd, true);
+                let _ = socket::group(fd);
                 entry.grouped = true;
             }
-            // It cannot be refused where the opposite was not.
-            Step::Leave => drop(socket::set_grouped(fd, false)),
-            Step::Release => entry.grouped = false,
+            Step::Ungroup if socket::ungroup(fd) => {
+                entry.bursts.ungrouped();
+                entry.grouped = false;
+            }
+            Step::Ungroup => {}
         }
     }
 

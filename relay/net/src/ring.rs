@@ -13,6 +13,7 @@
 //! and enabled on its worker's thread, which thereby is the only one that can submit.
 
 mod buffers;
+mod guard;
 mod setup;
 mod twin;
 
@@ -33,11 +34,12 @@ use sluice_base::time::{Mono, Now};
 use crate::arena::{Arena, BURST_RECEIVE_END, HEADROOM, Index, PACKET_PIECES, Packet, RECEIVE_END, is_burst};
 use crate::burst::{Bursts, Step, follows};
 use crate::inet::{BURST_CONTROL_BYTES, CONTROL_BYTES, Cut, Name, control};
-use crate::run::Run;
+use crate::run::{Run, UNCUT, UNCUT_SENDS};
 use crate::waker::Bell;
 use crate::{clock, run, socket};
 
 use buffers::Buffers;
+use guard::Guard;
 pub use setup::{FEATURES, Features, RingBuilder, RingOptions, probe};
 use twin::Twin;
 
@@ -72,6 +74,7 @@ enum Kind {
     TimerMoved,
     Cancel,
     CancelAll,
+    Guard,
 }
 
 /// Indices of sockets are below: they have 24 bits of the user data.
@@ -141,6 +144,8 @@ struct State {
     /// When the one timer fires; NEVER when there is none.
     timer_at: Mono,
     timer: Box<Timespec>,
+    /// Ends waits for more than one completion.
+    guard: Guard,
     /// Sockets that receive into long slots.
     grouped_sockets: u32,
     /// The options of relay sockets, which their twins have too.
@@ -163,8 +168,8 @@ struct Entry {
     armed: bool,
     /// It sends with fragments forbidden.
     unfragmented: bool,
-    /// Its sends may carry bursts.
-    cuts: bool,
+    /// How many sends are to pass before one may carry a burst again.
+    uncut: u32,
     /// Whether its packets come in bursts.
     bursts: Bursts,
     /// It receives into long slots, or will once its receive has ended.
@@ -516,10 +521,14 @@ impl Io for Ring {
             group.short = group.buffers.wants();
         }
         self.arm();
-        let want = self.arm_timer(until);
+        let mut want = self.arm_timer(until);
+        if self.state.guard.is_on() && want > 0 {
+            want = self.guarded();
+        }
         self.enter(want, setup::ENTER_GETEVENTS)?;
         self.recycle();
         self.reap(batch);
+        self.state.guard.saw(!batch.is_empty());
         if !self.state.closing.is_empty() {
             self.retire_closed();
         }
@@ -544,7 +553,7 @@ impl Io for Ring {
             }
             let (via, connected) = self.via(socket, &to);
             let state = &mut self.state;
-            let cuts = state.sockets[via.index as usize].cuts;
+            let cuts = run::may_cut(&mut state.sockets[via.index as usize].uncut);
             state.run = Run::new(socket, to, len, state.pieces_used, cuts);
             (state.run.via, state.run.connected) = (via, connected);
         }
@@ -581,9 +590,9 @@ impl Io for Ring {
                 return Err(error);
             }
         };
-        let cuts = self.state.features.udp_segment;
+        let uncut = if self.state.features.udp_segment { 0 } else { UNCUT };
         let entry = &mut self.state.sockets[index as usize];
-        entry.begin(fd, Family::of(local.ip()), cuts);
+        entry.begin(fd, Family::of(local.ip()), uncut);
         if spec.role == SocketRole::Relay && self.state.features.connected_sockets {
             entry.twin = Twin::none();
             self.state.relay_spec = Some(*spec);
@@ -663,7 +672,7 @@ impl State {
             open: false,
             armed: false,
             unfragmented: false,
-            cuts: false,
+            uncut: UNCUT,
             bursts: Bursts::new(),
             grouped: false,
             switching: false,
@@ -779,6 +788,7 @@ impl State {
             kind if kind == Kind::Send as u8 => self.send_refused(socket, -completion.result()),
             kind if kind == Kind::Bell as u8 => self.rung(completion, batch),
             kind if kind == Kind::Timer as u8 => self.timer_at = Mono::NEVER,
+            kind if kind == Kind::Guard as u8 => self.guard.fired(cqueue::more(completion.flags())),
             kind if kind == Kind::Cancel as u8 => self.cancel_missed(socket),
             // A timer that could not be moved has fired, and says so itself.
             _ => {}
@@ -871,31 +881,30 @@ impl State {
 
     #[inline]
     fn observe(&mut self, socket: SocketId, segments: u32, follows: bool) {
-        if !self.features.udp_gro {
+        let entry = &mut self.sockets[socket.index as usize];
+        if !self.features.udp_gro || entry.switching {
             return;
         }
-        if let Some(step) = self.sockets[socket.index as usize].bursts.observe(segments, follows) {
+        if let Some(step) = entry.bursts.observe(segments, follows) {
             self.step(socket, step);
         }
     }
 
-    /// Changes how a socket receives. Its receive ends first; only then may bursts come, or come no more.
+    /// Changes how a socket receives: UDP_GRO is on only while its receive is into long slots.
     #[cold]
     fn step(&mut self, socket: SocketId, step: Step) {
         let entry = &mut self.sockets[socket.index as usize];
         match step {
-            Step::Leave => entry.ungroup(),
-            Step::Group | Step::Release => {
-                entry.grouped = step == Step::Group;
-                entry.switching = true;
-                self.cancelling.push(socket);
-                if entry.grouped {
-                    self.grouped_sockets += 1;
-                } else {
-                    self.grouped_sockets -= 1;
-                }
+            Step::Group => self.grouped_sockets += 1,
+            Step::Ungroup if entry.fd.as_ref().is_some_and(|fd| socket::ungroup(fd.as_raw_fd())) => {
+                entry.bursts.ungrouped();
+                self.grouped_sockets -= 1;
             }
+            Step::Ungroup => return,
         }
+        entry.grouped = step == Step::Group;
+        entry.switching = true;
+        self.cancelling.push(socket);
     }
 
     #[cold]
@@ -945,7 +954,7 @@ impl State {
             && run::is_refusal_of_bursts(errno)
             && let Some(entry) = self.sockets.get_mut(about.index as usize)
         {
-            entry.cuts = false;
+            entry.uncut = UNCUT_SENDS;
         }
         if twin::is_refusal(errno) {
             self.separate(about.index);
@@ -975,14 +984,14 @@ impl State {
 
 impl Entry {
     /// The place is a newly opened socket's.
-    fn begin(&mut self, fd: OwnedFd, family: Family, cuts: bool) {
+    fn begin(&mut self, fd: OwnedFd, family: Family, uncut: u32) {
         self.fd = Some(fd);
         self.family = family;
         self.open = true;
         self.armed = false;
         self.drops = 0;
         self.unfragmented = socket::starts_unfragmented(family);
-        self.cuts = cuts;
+        self.uncut = uncut;
         self.bursts = Bursts::new();
         (self.grouped, self.switching) = (false, false);
         self.twin = Twin::Never;
@@ -992,14 +1001,7 @@ impl Entry {
     fn group(&mut self) {
         if let Some(fd) = &self.fd {
             // Refused, it goes on as before: in long slots, one packet in each, until that is seen not to pay.
-            let _ = socket::set_grouped(fd.as_raw_fd(), true);
-        }
-    }
-
-    fn ungroup(&mut self) {
-        if let Some(fd) = &self.fd {
-            // It cannot be refused where the opposite was not.
-            let _ = socket::set_grouped(fd.as_raw_fd(), false);
+            let _ = socket::group(fd.as_raw_fd());
         }
     }
 }
@@ -1010,11 +1012,16 @@ fn errno() -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn ring() -> Ring {
         let features = probe(&[]).unwrap();
-        RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64 }, &features).unwrap().enable().unwrap()
+        RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64, wait_budget: Duration::ZERO }, &features)
+            .unwrap()
+            .enable()
+            .unwrap()
     }
 
     #[test]
@@ -1046,7 +1053,8 @@ mod tests {
     #[test]
     fn a_ring_that_is_never_enabled_leaves_nothing_behind() {
         let features = probe(&[]).unwrap();
-        let made = RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64 }, &features).unwrap();
+        let made = RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64, wait_budget: Duration::ZERO }, &features)
+            .unwrap();
         std::thread::spawn(move || drop(made)).join().unwrap();
     }
 }

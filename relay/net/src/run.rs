@@ -90,6 +90,24 @@ pub(crate) const fn is_refusal_of_bursts(errno: i32) -> bool {
     matches!(errno, libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
 }
 
+/// Sends of a socket after a refusal that go one by one, before a burst is tried again: the path of one client
+/// does not take the bursts of all others for good, and loses at most one in so many.
+pub(crate) const UNCUT_SENDS: u32 = 65_536;
+
+/// A socket that never sends bursts.
+pub(crate) const UNCUT: u32 = u32::MAX;
+
+/// Whether the next send of a socket may carry a burst; counts down to that.
+#[inline]
+pub(crate) const fn may_cut(uncut: &mut u32) -> bool {
+    match *uncut {
+        0 => return true,
+        UNCUT => {}
+        _ => *uncut -= 1,
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +147,14 @@ mod tests {
         let mut alone = Run::new(SOCKET, same, 100, 0, false);
         alone.add(100, 1);
         assert!(!alone.takes(SOCKET, &same, 100), "a socket that cannot cut");
+    }
+
+    #[test]
+    fn bursts_are_tried_again_after_a_refusal() {
+        let mut uncut = UNCUT_SENDS;
+        assert_eq!((0..=UNCUT_SENDS).filter(|_| may_cut(&mut uncut)).count(), 1);
+        assert!(may_cut(&mut uncut));
+        let mut never = UNCUT;
+        assert!((0..10).all(|_| !may_cut(&mut never)));
     }
 }

@@ -125,9 +125,30 @@ pub(crate) fn set_dont_fragment(socket: RawFd, family: Family, on: bool) -> io::
     }
 }
 
-/// Has the kernel hand over packets of one flow that came together as one datagram (UDP_GRO), or not.
-pub(crate) fn set_grouped(socket: RawFd, on: bool) -> io::Result<()> {
-    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, i32::from(on))
+/// Has the kernel hand over packets of one flow that came together as one datagram (UDP_GRO).
+pub(crate) fn group(socket: RawFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Switches that off again, unless something is queued: without the option the kernel would hand over a burst
+/// that it has queued as one packet. Whether it is off.
+pub(crate) fn ungroup(socket: RawFd) -> bool {
+    if queued(socket) || set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 0).is_err() {
+        return false;
+    }
+    // What came meanwhile may be a burst still: then as before.
+    if queued(socket) {
+        let _ = group(socket);
+        return false;
+    }
+    true
+}
+
+/// Whether a datagram waits, be it that we cannot know.
+fn queued(socket: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one structure to read and write.
+    unsafe { libc::poll(&mut poll, 1, 0) != 0 }
 }
 
 fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {

@@ -17,7 +17,10 @@ const SLOTS: u32 = 512;
 fn ring_without(disable: &[&str], slots: u32, sockets_max: u32) -> Ring {
     let disable: Vec<String> = disable.iter().map(|name| (*name).to_owned()).collect();
     let features = probe(&disable).unwrap();
-    RingBuilder::new(&RingOptions { sockets_max, slots }, &features).unwrap().enable().unwrap()
+    RingBuilder::new(&RingOptions { sockets_max, slots, wait_budget: Duration::ZERO }, &features)
+        .unwrap()
+        .enable()
+        .unwrap()
 }
 
 /// Makes a driver with that many slots and sockets.
@@ -79,6 +82,7 @@ on_every_driver!(
     more_sends_than_the_queue_holds,
     many_sockets_at_once,
     bursts_are_packets,
+    a_queued_burst_stays_packets_when_they_become_rare,
     a_burst_is_put_together_from_packets,
     a_socket_closes_while_it_changes_how_it_receives,
     a_busy_flow_may_have_a_socket_of_its_own,
@@ -811,5 +815,61 @@ fn a_peer_that_is_gone_costs_one_packet<M: Make>() {
     assert_eq!(again.recv(&mut [0; 8]).unwrap(), 5);
     assert!(io.stats().send_failed <= u64::from(M::TWINS));
     assert_eq!(connected(opened.local), 0);
+    assert_all_slots_free(&mut io);
+}
+
+/// Too few bursts to go on with UDP_GRO, and some of them queued whenever that is decided.
+fn a_queued_burst_stays_packets_when_they_become_rare<M: Make>() {
+    let mut io = M::make(SLOTS, 4);
+    let opened = io.open(&relay("127.0.0.1:0")).unwrap();
+    let (peer, _) = peer("127.0.0.1:0");
+    for _ in 0..BURSTY_ROUNDS {
+        cut(&peer, 50);
+        peer.send_to(&[9; 400], opened.local).unwrap();
+        receive(&mut io, 8).into_iter().for_each(|datagram| io.free(datagram.slot));
+    }
+    for _ in 0..200 {
+        for _ in 0..4 {
+            cut(&peer, 0);
+            for _ in 0..6 {
+                peer.send_to(&[1; 50], opened.local).unwrap();
+            }
+            cut(&peer, 50);
+            peer.send_to(&[2; 75], opened.local).unwrap();
+        }
+        for datagram in receive(&mut io, 4 * 8) {
+            let bytes = datagram.slot.payload();
+            assert!(matches!((bytes[0], bytes.len()), (1, 50) | (2, 50) | (2, 25)), "{} bytes", bytes.len());
+            io.free(datagram.slot);
+        }
+    }
+    wait_once_for_nothing(&mut io);
+    assert_all_slots_free(&mut io);
+    assert_eq!(io.stats().truncated, 0);
+}
+
+#[test]
+fn a_wait_budget_bounds_a_wait() {
+    let wait_budget = Duration::from_millis(2);
+    let options = RingOptions { sockets_max: 4, slots: 64, wait_budget };
+    let mut io = RingBuilder::new(&options, &probe(&[]).unwrap()).unwrap().enable().unwrap();
+    let opened = io.open(&relay("127.0.0.1:0")).unwrap();
+    let (peer, _) = peer("127.0.0.1:0");
+    // One packet at a time, by one socket: each wait but the first is ended by the budget.
+    for _ in 0..200 {
+        peer.send_to(b"alone", opened.local).unwrap();
+        receive(&mut io, 1).into_iter().for_each(|datagram| io.free(datagram.slot));
+    }
+    // Idle, it sleeps until the time it is given: the budget's timer has ended.
+    let enters = |io: &mut Ring| io.stats().enters;
+    while {
+        let before = enters(&mut io);
+        let until = io.now().mono.after(Duration::from_millis(100));
+        let mut batch = vec![];
+        while io.now().mono < until {
+            io.wait(until, &mut batch).unwrap();
+        }
+        enters(&mut io) - before > 5
+    } {}
     assert_all_slots_free(&mut io);
 }

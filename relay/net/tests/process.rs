@@ -33,7 +33,7 @@ fn answer(result: libc::c_int) -> std::io::Result<()> {
 }
 
 fn ring(sockets_max: u32) -> Result<Ring, sluice_base::io::DriverError> {
-    RingBuilder::new(&RingOptions { sockets_max, slots: 64 }, &probe(&[])?)?.enable()
+    RingBuilder::new(&RingOptions { sockets_max, slots: 64, wait_budget: Duration::ZERO }, &probe(&[])?)?.enable()
 }
 
 fn open(io: &mut impl Io, local: &str) -> Opened {

@@ -1,5 +1,7 @@
 //! Which driver moves packets, and why.
 
+use std::time::Duration;
+
 use sluice_base::io::{DriverError, Waker};
 use sluice_config::{Config, Driver};
 use sluice_net::{Epoll, EpollOptions, Features, Ring, RingBuilder, RingOptions};
@@ -18,10 +20,17 @@ pub(crate) enum Choice {
 impl Choice {
     /// Takes io_uring wherever it works, unless the configuration says otherwise.
     pub(crate) fn of(config: &Config) -> Result<Self, Failure> {
+        let waits = config.io.wait_budget_us > 0;
+        if config.io.driver == Driver::Epoll && waits {
+            return Err("io.wait_budget_us is for io_uring: set it to 0, or io.driver to \"io_uring\"".to_owned());
+        }
         if config.io.driver == Driver::Epoll {
             return Ok(Choice::Epoll(None));
         }
         match sluice_net::probe(&config.io.disable) {
+            Ok(features) if waits && !features.can_wait_longer() => {
+                Err("io.wait_budget_us needs Linux 6.4: set it to 0".to_owned())
+            }
             Ok(features) => Ok(Choice::Ring(features)),
             Err(error) if config.io.driver == Driver::Auto => Ok(Choice::Epoll(Some(error))),
             Err(error) => Err(format!("io.driver = \"io_uring\": {error}")),
@@ -47,8 +56,14 @@ impl Choice {
 }
 
 /// A ring that awaits its worker's thread.
-pub(crate) fn ring(features: &Features, sockets_max: u32, slots: u32) -> Result<(RingBuilder, Waker), Failure> {
-    let builder = RingBuilder::new(&RingOptions { sockets_max, slots }, features).map_err(|e| e.to_string())?;
+pub(crate) fn ring(
+    features: &Features,
+    sockets_max: u32,
+    slots: u32,
+    wait_budget: Duration,
+) -> Result<(RingBuilder, Waker), Failure> {
+    let options = RingOptions { sockets_max, slots, wait_budget };
+    let builder = RingBuilder::new(&options, features).map_err(|e| e.to_string())?;
     let waker = builder.waker();
     Ok((builder, waker))
 }

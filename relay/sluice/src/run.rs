@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_core::{OsRng, TryRngCore};
 use sluice_admin::{Advancing, Health, Server};
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         cores: &cores,
         choice: &choice,
         disable: &config.io.disable,
+        wait_budget: Duration::from_micros(u64::from(config.io.wait_budget_us)),
         sockets_max: wiring::sockets_per_worker(&config, listeners.len(), &relays),
         slots: wiring::slots(&config, cores.len()),
     };

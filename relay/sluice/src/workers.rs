@@ -31,6 +31,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) choice: &'a Choice,
     /// Names of `io.disable`.
     pub(crate) disable: &'a [String],
+    /// Of the ring; see `io.wait_budget_us`.
+    pub(crate) wait_budget: Duration,
     pub(crate) sockets_max: u32,
     pub(crate) slots: u32,
 }
@@ -212,7 +214,7 @@ fn rand_chacha_of(mut seed: impl rand_core::RngCore) -> rand_chacha::ChaCha12Rng
 fn make(plan: &Plan<'_>) -> Result<(Driver, Waker), Failure> {
     match plan.choice {
         Choice::Ring(features) => {
-            let (builder, waker) = driver::ring(features, plan.sockets_max, plan.slots)?;
+            let (builder, waker) = driver::ring(features, plan.sockets_max, plan.slots, plan.wait_budget)?;
             Ok((Driver::Ring(Box::new(builder)), waker))
         }
         Choice::Epoll(_) => {

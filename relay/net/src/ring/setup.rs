@@ -15,6 +15,7 @@ use sluice_base::pii::Pii;
 use sluice_base::time::Mono;
 
 use super::buffers::{BURST_TARGET_MIN, Buffers, TARGET_MIN};
+use super::guard::Guard;
 use super::{Group, Handle, INDEX_LIMIT, Message, NAME_BYTES, Ring, State};
 use crate::arena::{Arena, RECEIVE_END};
 use crate::inet::{BURST_CONTROL_BYTES, CONTROL_BYTES, Cut, Name};
@@ -105,6 +106,11 @@ impl Features {
         sentence
     }
 
+    /// Whether this kernel has timers that go on firing (IORING_TIMEOUT_MULTISHOT, Linux 6.4).
+    pub fn can_wait_longer(&self) -> bool {
+        os::kernel_version() >= (6, 4)
+    }
+
     fn has(&self, name: &str) -> bool {
         match name {
             "op_send_addr" => self.op_send_addr,
@@ -126,6 +132,9 @@ pub struct RingOptions {
     pub sockets_max: u32,
     /// Packet slots; brought within what `limits` allows.
     pub slots: u32,
+    /// How long a busy worker may wait for a second socket to have something; needs
+    /// [`Features::can_wait_longer`]. Zero adds no latency.
+    pub wait_budget: Duration,
 }
 
 /// Looks at what the kernel can do, by doing it over loopback; `disable` names [`FEATURES`] to leave out.
@@ -337,6 +346,7 @@ impl RingBuilder {
             bell_armed: false,
             timer_at: Mono::NEVER,
             timer: Box::new(Timespec::new()),
+            guard: Guard::new(options.wait_budget),
             grouped_sockets: 0,
             relay_spec: None,
             enabled: false,

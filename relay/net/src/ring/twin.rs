@@ -90,7 +90,7 @@ impl Ring {
     fn open_twin(&mut self, socket: SocketId, to: &TransportAddress) -> Option<SocketId> {
         let spec = self.state.relay_spec?;
         let original = &self.state.sockets[socket.index as usize];
-        let (family, unfragmented, cuts) = (original.family, original.unfragmented, original.cuts);
+        let (family, unfragmented, uncut) = (original.family, original.unfragmented, original.uncut);
         let mut name = Name::empty();
         let name_len = name.set(to);
         let fd = socket::open_twin(original.fd.as_ref()?, &spec, unfragmented, &name, name_len).ok()?;
@@ -103,7 +103,7 @@ impl Ring {
             }
         }
         let entry = &mut self.state.sockets[index as usize];
-        entry.begin(fd, family, cuts);
+        entry.begin(fd, family, uncut);
         entry.unfragmented = unfragmented;
         entry.twin = Twin::Of(socket);
         let twin = SocketId { index, generation: entry.generation };
