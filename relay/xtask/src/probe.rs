@@ -276,7 +276,6 @@ fn quota() -> Result<(), String> {
             "[[listen]]\naddress = \"{ip}:{port}\"\nrealm = \"{}\"\n\
              [limits]\nallocations = 100\nallocations_per_user = 1\n\
              [metrics]\nlisten = \"\"\n[drain]\ndeadline_seconds = 0\n\
-             [drain]\ndeadline_seconds = 0\n\
              [[tenant]]\nname = \"default\"\n[[tenant.user]]\nname = \"{user}\"\npassword = \"{password}\"\n",
             clients::REALM
         ),
