@@ -151,6 +151,10 @@ pub const RESERVATIONS_MAX: usize = 1024;
 /// Ports tried before an allocation is refused with 508: another process may hold some of the range.
 pub const PORT_ATTEMPTS_MAX: u32 = 16;
 
+/// Relay sockets that a worker opens in one tick: at 10 to 14 us each, the packets of its calls wait a fifth of a
+/// millisecond for a rush of newcomers at most, and these wait for the next tick.
+pub const OPENS_PER_TICK_MAX: usize = 16;
+
 /// Messages that wait for one worker: reservations handed over and orders.
 pub const WORKER_QUEUE_MAX: usize = 1024;
 

@@ -1,17 +1,18 @@
 //! The loop.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::RngCore;
 use sluice_base::io::{DriverError, Event, Io, OpenError, OpenSpec, Opened, SendOptions, Slot, SocketRole};
-use sluice_base::limits::PUBLISH_INTERVAL;
+use sluice_base::limits::{OPENS_PER_TICK_MAX, PUBLISH_INTERVAL};
 use sluice_base::message::{Envelope, Order};
 use sluice_base::policy::Decide;
 use sluice_base::stats::{Counter, DropReason, Single};
 use sluice_base::{ListenerId, Mono, Now, TransportAddress};
 use sluice_metrics::{LatencyRecorder, WorkerCells};
-use sluice_turn::{Disposition, Output, Server, ServerOptions, Shared};
+use sluice_turn::{Disposition, OpenTicket, Output, Server, ServerOptions, Shared};
 
 use crate::post::{Mail, Mailbox, Post};
 
@@ -50,6 +51,8 @@ pub struct Worker<I: Io, D, R> {
     cells: Arc<WorkerCells>,
     latency: LatencyRecorder,
     batch: Vec<Event<I::Slot>>,
+    /// Sockets to open; see [`OPENS_PER_TICK_MAX`].
+    opening: VecDeque<(OpenTicket, OpenSpec)>,
     published_at: Mono,
     /// Something has happened since.
     unpublished: bool,
@@ -92,6 +95,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             cells,
             latency,
             batch: Vec::new(),
+            opening: VecDeque::new(),
             published_at: now.mono,
             unpublished: true,
             state: State::Running,
@@ -150,6 +154,9 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             self.turn.timeout(now);
             self.outputs(now);
         }
+        if !self.opening.is_empty() {
+            self.open_some(now);
+        }
         self.account(now, packets);
         Ok(self.state)
     }
@@ -165,6 +172,9 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
     }
 
     fn wake_at(&self) -> Mono {
+        if !self.opening.is_empty() {
+            return Mono::default();
+        }
         let publish = if self.unpublished { PUBLISH_INTERVAL } else { HEARTBEAT };
         self.turn.next_timeout().min(self.published_at.after(publish))
     }
@@ -185,10 +195,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                     self.turn.verdict(now, id, verdict);
                 }
             }
-            Output::Open(ticket, spec) => {
-                let result = self.io.open(&spec);
-                self.turn.opened(now, ticket, result);
-            }
+            Output::Open(ticket, spec) => self.opening.push_back((ticket, spec)),
             Output::Close(socket) => self.io.close(socket),
             Output::Send { socket, to, reply } => self.send_bytes(socket, to, reply.bytes()),
             Output::Tell(worker, message) => {
@@ -198,6 +205,21 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                     let _ = post.send(Envelope::Worker(from, message));
                 }
             }
+        }
+    }
+
+    /// Opens what is to be opened, as far as a tick's budget goes: packets have their turn before the rest.
+    fn open_some(&mut self, now: Now) {
+        if self.state == State::Stopped {
+            return self.opening.clear();
+        }
+        for _ in 0..OPENS_PER_TICK_MAX {
+            let Some((ticket, spec)) = self.opening.pop_front() else {
+                break;
+            };
+            let result = self.io.open(&spec);
+            self.turn.opened(now, ticket, result);
+            self.outputs(now);
         }
     }
 
