@@ -1,6 +1,7 @@
 //! What planes and workers say to each other, over bounded queues and nothing else.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Family;
@@ -110,7 +111,7 @@ pub struct AllocationView {
     /// Which one of its worker's.
     pub id: AllocationId,
     /// The user name without expiry and tenant.
-    pub user: Pii<Box<[u8]>>,
+    pub user: Pii<Arc<[u8]>>,
     /// The client.
     pub client: TransportAddress,
     /// Whose user it is.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::address::Family;
 
@@ -95,7 +96,7 @@ impl Pii<IpAddr> {
     }
 }
 
-impl Pii<Box<[u8]>> {
+impl Pii<Arc<[u8]>> {
     /// Feeds the bytes to a keyed hash.
     pub fn feed(&self, mut update: impl FnMut(&[u8])) {
         update(&self.0);

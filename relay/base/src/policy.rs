@@ -4,6 +4,7 @@
 //! back as an input, and is compiled into the state of the flow. Without a verdict by
 //! [`VERDICT_DEADLINE`](crate::limits::VERDICT_DEADLINE) the answer is no.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::AddressClass;
@@ -48,7 +49,7 @@ pub struct Question {
     /// Whose policies decide.
     pub tenant: TenantId,
     /// The user name without expiry and tenant.
-    pub user: Pii<Box<[u8]>>,
+    pub user: Pii<Arc<[u8]>>,
     /// The client.
     pub client: Endpoint,
     /// The peers concerned; empty for an allocation.

@@ -33,9 +33,9 @@ pub(crate) type Nonce = [u8; NONCE_BYTES];
 pub(crate) struct Identity {
     pub(crate) tenant: TenantId,
     /// The user name without expiry and tenant.
-    pub(crate) user: Pii<Box<[u8]>>,
+    pub(crate) user: Pii<Arc<[u8]>>,
     pub(crate) signer: Signer,
-    name: Pii<Box<[u8]>>,
+    name: Pii<Arc<[u8]>>,
     hashed: bool,
     algorithm: PasswordAlgorithm,
     listener: ListenerId,

@@ -86,7 +86,7 @@ pub struct Usage {
 pub(crate) struct Claim {
     ledger: Arc<Ledger>,
     accounts: [Arc<Account>; 3],
-    key: (TenantId, Pii<Box<[u8]>>),
+    key: (TenantId, Pii<Arc<[u8]>>),
     /// The allocation's own rates: the lower of what is configured and granted.
     own: Option<(AccountLimits, Arc<Account>)>,
     configured: AccountLimits,
@@ -130,7 +130,7 @@ impl Ledger {
     }
 
     /// Claims one allocation of `user`, or `None` where user, tenant or relay have theirs.
-    pub(crate) fn claim(self: &Arc<Self>, tenant: TenantId, user: Pii<Box<[u8]>>, own: AccountLimits) -> Option<Claim> {
+    pub(crate) fn claim(self: &Arc<Self>, tenant: TenantId, user: Pii<Arc<[u8]>>, own: AccountLimits) -> Option<Claim> {
         let mut books = self.books();
         let Books { tenants, users } = &mut *books;
         let book = tenants.get(usize::from(tenant.0))?;
@@ -402,9 +402,9 @@ fn lower(a: u64, b: u64) -> u64 {
     if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
 }
 
-type Users = BTreeMap<(TenantId, Pii<Box<[u8]>>), Arc<Account>>;
+type Users = BTreeMap<(TenantId, Pii<Arc<[u8]>>), Arc<Account>>;
 
-fn forget_if_idle(users: &mut Users, key: &(TenantId, Pii<Box<[u8]>>)) {
+fn forget_if_idle(users: &mut Users, key: &(TenantId, Pii<Arc<[u8]>>)) {
     if users.get(key).is_some_and(|a| a.allocations.load(Ordering::Relaxed) == 0) {
         users.remove(key);
     }
@@ -415,7 +415,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn name(s: &str) -> Pii<Box<[u8]>> {
+    fn name(s: &str) -> Pii<Arc<[u8]>> {
         Pii::new(s.as_bytes().into())
     }
 
