@@ -1,5 +1,7 @@
 //! Newtypes for every identifier that crosses a crate.
 
+use std::fmt;
+
 /// A worker: one pinned thread with its own ring, sockets and allocations. At most
 /// [`WORKERS_MAX`](crate::limits::WORKERS_MAX).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -31,3 +33,20 @@ pub struct AllocationId(pub u64);
 /// An open question of one worker to the policies; never reused within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct QuestionId(pub u64);
+
+/// One client's stay: from the admission of an allocation to its end. Random, from the machine's generator, so that it
+/// says nothing of who or when, and is nobody else's on any machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub [u8; 16]);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod event;
 pub mod id;
 pub mod io;
 pub mod limits;
+pub mod memory;
 pub mod message;
 pub mod pii;
 pub mod policy;
@@ -15,6 +17,7 @@ pub mod time;
 pub mod wheel;
 
 pub use address::{AddressClass, Family};
-pub use id::{AllocationId, ListenerId, QuestionId, SocketId, TenantId, WorkerId};
+pub use event::RelayEvent;
+pub use id::{AllocationId, ListenerId, QuestionId, SessionId, SocketId, TenantId, WorkerId};
 pub use pii::{Pii, Secret, TransportAddress};
 pub use time::{Mono, Now};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::AddressClass;
-use crate::id::{AllocationId, QuestionId, TenantId};
+use crate::event::RelayEvent;
+use crate::id::{AllocationId, QuestionId, SessionId, TenantId};
 use crate::pii::{Pii, TransportAddress};
 use crate::time::Now;
 
@@ -54,6 +55,8 @@ pub struct Question {
     pub client: Endpoint,
     /// The peers concerned; empty for an allocation.
     pub peers: Vec<Endpoint>,
+    /// The client's stay: of an allocation that is asked for, the one that it will be.
+    pub session: SessionId,
     /// The allocation concerned; none before it exists.
     pub allocation: Option<AllocationId>,
     /// The lifetime asked for, where one is.
@@ -99,6 +102,12 @@ pub trait Decide {
 
     /// A verdict that has come in since.
     fn poll(&mut self, now: Now) -> Option<(QuestionId, Verdict)>;
+
+    /// Takes what is to be recorded; it must not wait.
+    fn event(&mut self, _now: Now, _event: RelayEvent) {}
+
+    /// A tick begins: nothing of it has been handled yet.
+    fn begin(&mut self, _now: Now) {}
 }
 
 /// The built-in policy of a relay without policies: yes to whatever quota and guard let through.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_base::message::{AllocationView, Traffic};
-use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SocketId, TransportAddress, WorkerId};
+use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SessionId, SocketId, TransportAddress, WorkerId};
 
 use crate::auth::Identity;
 use crate::quality::Flow;
@@ -20,6 +20,7 @@ pub(crate) struct Client {
 /// An allocation.
 pub(crate) struct Allocation {
     pub(crate) id: AllocationId,
+    pub(crate) session: SessionId,
     pub(crate) client: Client,
     pub(crate) client_socket: SocketId,
     pub(crate) identity: Arc<Identity>,

@@ -9,7 +9,7 @@ use sluice_base::limits::{PORT_ATTEMPTS_MAX, VERDICT_DEADLINE};
 use sluice_base::message::{LentPort, ReservationToken, WorkerMessage};
 use sluice_base::policy::Grant;
 use sluice_base::stats::Code;
-use sluice_base::{Family, Mono, Now, WorkerId};
+use sluice_base::{Family, Mono, Now, SessionId, WorkerId};
 use sluice_wire::stun::{Message, attribute, family_code};
 
 use crate::allocation::{Allocation, Granted, Relay, family_index};
@@ -36,6 +36,7 @@ pub(crate) struct Wishes {
 /// An allocation in the making.
 pub(crate) struct Opening {
     request: Request,
+    session: SessionId,
     wishes: Wishes,
     grant: Grant,
     /// Its time counts from the verdict.
@@ -95,7 +96,14 @@ impl Wishes {
 }
 
 impl<R: RngCore> Server<R> {
-    pub(crate) fn begin_opening(&mut self, now: Now, request: Request, wishes: Wishes, grant: Grant) {
+    pub(crate) fn begin_opening(
+        &mut self,
+        now: Now,
+        request: Request,
+        session: SessionId,
+        wishes: Wishes,
+        grant: Grant,
+    ) {
         let own = self.options.own_rates();
         let identity = &request.identity;
         let Some(mut claim) = self.shared.ledger.claim(identity.tenant, identity.user.clone(), own) else {
@@ -108,6 +116,7 @@ impl<R: RngCore> Server<R> {
         let ticket = OpenTicket(self.tickets);
         let opening = Opening {
             request,
+            session,
             wishes,
             grant,
             granted: Granted::by(now.mono, &grant),
@@ -251,7 +260,8 @@ impl<R: RngCore> Server<R> {
     }
 
     fn finish_opening(&mut self, now: Now, opening: Opening) {
-        let Opening { request, wishes, grant, granted, mut claim, relays, next_port, address_error, .. } = opening;
+        let Opening { request, session, wishes, grant, granted, mut claim, relays, next_port, address_error, .. } =
+            opening;
         if self.allocation_of(now.mono, request.client).is_some() {
             relays.into_iter().flatten().for_each(|relay| self.release(relay));
             next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
@@ -268,6 +278,7 @@ impl<R: RngCore> Server<R> {
         claim.configure(self.options.own_rates());
         self.add_allocation(now.mono, |id| Allocation {
             id,
+            session,
             client: request.client,
             client_socket: request.socket,
             identity: request.identity.clone(),

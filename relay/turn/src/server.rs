@@ -20,7 +20,9 @@ use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_base::stats::media::Media;
 use sluice_base::stats::{Code, Counter, Counters, DropReason, Method as MethodLabel, Single};
 use sluice_base::wheel::Wheel;
-use sluice_base::{AllocationId, Family, ListenerId, Mono, Now, Pii, QuestionId, SocketId, TransportAddress, WorkerId};
+use sluice_base::{
+    AllocationId, Family, ListenerId, Mono, Now, Pii, QuestionId, SessionId, SocketId, TransportAddress, WorkerId,
+};
 use sluice_wire::channel_data;
 use sluice_wire::stun::{Builder, Class, Message, Method, ParseError, TransactionId, attribute};
 
@@ -150,7 +152,7 @@ pub(crate) struct Request {
 
 /// What is decided once the verdict is there.
 pub(crate) enum Operation {
-    Allocate(Wishes),
+    Allocate(SessionId, Wishes),
     Refresh { lifetime: Duration },
     CreatePermission { peers: Vec<TransportAddress> },
     ChannelBind { number: u16, peer: TransportAddress },
@@ -467,6 +469,10 @@ impl<R: RngCore> Server<R> {
             return Disposition::Done;
         }
         match self.step(now, allocation, &request, message) {
+            Ok(Step::Allocate(wishes)) => {
+                let session = self.draw_session();
+                return self.ask(now, request, allocation, Operation::Allocate(session, wishes));
+            }
             Ok(Step::Ask(operation)) => return self.ask(now, request, allocation, operation),
             Ok(Step::End(slot, family)) => self.end_by_client(now, &request, slot, family),
             Err(code) => self.refuse(now, &request, code),
@@ -486,7 +492,7 @@ impl<R: RngCore> Server<R> {
                 return Err(Code::AllocationMismatch);
             }
             self.open_to(request.client)?;
-            return Wishes::of(message, &self.options).map(|wishes| Step::Ask(Operation::Allocate(wishes)));
+            return Wishes::of(message, &self.options).map(Step::Allocate);
         }
         let slot = allocation.ok_or(Code::AllocationMismatch)?;
         if message.attributes.malformed.is_some() {
@@ -582,10 +588,16 @@ impl<R: RngCore> Server<R> {
         if self.asked.len() >= QUESTIONS_PER_WORKER_MAX || open >= QUESTIONS_PER_CLIENT_MAX {
             return self.dropped(DropReason::QuestionsFull);
         }
+        let session = match (&operation, allocation) {
+            (Operation::Allocate(session, _), _) => *session,
+            (_, Some(slot)) => self.at(slot).session,
+            // Nothing but an Allocate is asked without an allocation.
+            (_, None) => return self.dropped(DropReason::NoAllocation),
+        };
         self.open_of_client.insert(client, open + 1);
         self.open_requests.insert((client, request.transaction), ());
         let (hook, lifetime) = match &operation {
-            Operation::Allocate(wishes) => (Hook::Allocate, Some(wishes.lifetime)),
+            Operation::Allocate(_, wishes) => (Hook::Allocate, Some(wishes.lifetime)),
             Operation::Refresh { lifetime } => (Hook::Refresh, Some(*lifetime)),
             Operation::CreatePermission { .. } => (Hook::CreatePermission, None),
             Operation::ChannelBind { .. } => (Hook::ChannelBind, None),
@@ -602,12 +614,19 @@ impl<R: RngCore> Server<R> {
             user: request.identity.user.clone(),
             client: self.guard.endpoint(client.address),
             peers,
+            session,
             allocation: allocation.map(|slot| self.at(slot).id),
             lifetime,
         };
         let about = question.allocation;
         self.put(now, question, Asked::Request(request, operation, about));
         Disposition::Done
+    }
+
+    fn draw_session(&mut self) -> SessionId {
+        let mut session = [0; 16];
+        self.rng.fill_bytes(&mut session);
+        SessionId(session)
     }
 
     fn next_question(&mut self) -> QuestionId {
@@ -655,8 +674,8 @@ impl<R: RngCore> Server<R> {
             return self.refuse(now, &request, Code::AllocationMismatch);
         }
         let done = match (operation, allocation) {
-            (Operation::Allocate(wishes), None) => match self.open_to(request.client) {
-                Ok(()) => return self.begin_opening(now, request, wishes, grant),
+            (Operation::Allocate(session, wishes), None) => match self.open_to(request.client) {
+                Ok(()) => return self.begin_opening(now, request, session, wishes, grant),
                 Err(code) => Err(code),
             },
             (Operation::Refresh { lifetime }, Some(slot)) => self.refresh(now, &request, slot, lifetime, grant),
@@ -965,6 +984,7 @@ impl<R: RngCore> Server<R> {
             user: allocation.identity.user.clone(),
             client: self.guard.endpoint(allocation.client.address),
             peers,
+            session: allocation.session,
             allocation: Some(allocation.id),
             lifetime: None,
         };
@@ -1209,6 +1229,8 @@ impl<R: RngCore> Server<R> {
 
 /// What a request leads to.
 enum Step {
+    /// A question about a stay that may begin.
+    Allocate(Wishes),
     /// A question first.
     Ask(Operation),
     /// The client ends its allocation, or one family of it.

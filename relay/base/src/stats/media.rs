@@ -29,6 +29,20 @@ labels! {
     }
 }
 
+labels! {
+    /// What a stream seems to carry: its clock tells it (RFC 3551, 6; RFC 4103 for text).
+    MediaKind {
+        /// A clock of sound.
+        Audio = "audio",
+        /// 90 kHz.
+        Video = "video",
+        /// 1 kHz.
+        Text = "text",
+        /// The clock is not known.
+        Unknown = "unknown",
+    }
+}
+
 /// Upper bounds of the histogram of loss: parts per million, and the same as ratios.
 pub const LOSS_BOUNDS: [(u64, f64); 10] = [
     (0, 0.0),
