@@ -1,18 +1,24 @@
 //! The only crate that names a crypto provider: hashes, message authentication, the keys of STUN's
-//! long-term credentials.
+//! long-term credentials, sealing of what is stored, signatures.
 //!
 //! SHA-1 and SHA-256 take the processor's own instructions where it has them, found at run time.
 #![forbid(unsafe_code)]
 
+mod aead;
 mod credentials;
 mod hmac_key;
+mod sign;
 
+pub use aead::{Aead, NONCE_BYTES, Plaintext, TAG_BYTES};
 pub use credentials::{long_term_key_md5, long_term_key_sha256, rest_password, userhash};
 pub use hmac_key::{HmacKey, HmacSha256Key};
+pub use sign::{Signer, Verifier};
+pub use zeroize::{Zeroize, Zeroizing};
 
 use base64::Engine as _;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
+use sluice_base::Secret;
 use subtle::ConstantTimeEq as _;
 
 /// MD5 of the parts, one after the other. Only for STUN's long-term key (RFC 8489, 9.2.2).
@@ -29,6 +35,11 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// A key for one purpose out of another: HMAC-SHA256 of the purpose under it. Overwritten when dropped.
+pub fn derive(key: &[u8; 32], purpose: &[u8]) -> Secret<Zeroizing<[u8; 32]>> {
+    Secret::new(Zeroizing::new(HmacSha256Key::new(key).sign(&[purpose])))
+}
+
 /// Whether both are the same, in a time that depends on their lengths alone.
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
@@ -37,6 +48,11 @@ pub fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Base64 with padding (RFC 4648, 4).
 pub fn base64_encode(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// The bytes of Base64 with padding; `None` for anything else.
+pub fn base64_decode(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
 /// Lower-case hexadecimal.

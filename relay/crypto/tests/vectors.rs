@@ -1,9 +1,9 @@
-//! Known answers: RFC 1321, RFC 2202, RFC 4231, RFC 6234, and the tags of RFC 5769 and of RFC 8489,
+//! Known answers: RFC 1321, RFC 2202, RFC 4231, RFC 6234, RFC 8032, RFC 8452, and the tags of RFC 5769 and of RFC 8489,
 //! appendix B.1 as its erratum 6268 corrects it.
 
 use sluice_crypto::{
-    HmacKey, HmacSha256Key, base64_encode, equal, hex, hex_encode, long_term_key_md5, long_term_key_sha256, md5,
-    rest_password, sha256, userhash,
+    Aead, HmacKey, HmacSha256Key, Signer, Verifier, base64_decode, base64_encode, derive, equal, hex, hex_encode,
+    long_term_key_md5, long_term_key_sha256, md5, rest_password, sha256, userhash,
 };
 
 /// The password of RFC 5769, 2.1 to 2.3: a short-term key is the password itself (RFC 8489, 9.1.1).
@@ -134,6 +134,8 @@ fn texts() {
     assert_eq!(base64_encode(b""), "");
     assert_eq!(base64_encode(b"fo"), "Zm8=");
     assert_eq!(base64_encode(b"foobar"), "Zm9vYmFy");
+    assert_eq!(base64_decode("Zm8=").unwrap(), b"fo");
+    assert!(base64_decode("Zm8").is_none() && base64_decode("Zm9=").is_none());
     assert_eq!(hex_encode(&[0x00, 0x9f, 0xff]), "009fff");
     let mut digits = *b"......";
     hex(&[0xab, 0x01], &mut digits);
@@ -150,6 +152,39 @@ fn equality() {
 fn keys_do_not_print() {
     let shown = format!("{:?} {:?}", HmacKey::sha1(b"hunter2"), HmacSha256Key::new(b"hunter2"));
     assert_eq!(shown, "<secret> <secret>");
+}
+
+#[test]
+fn sealing_is_that_of_rfc_8452() {
+    // C.2, the case of eight bytes without associated data.
+    let key: [u8; 32] = bytes(&format!("01{}", "00".repeat(31))).try_into().unwrap();
+    let nonce: [u8; 12] = bytes("030000000000000000000000").try_into().unwrap();
+    let sealed = Aead::new(&key).seal(nonce, b"", &bytes("0100000000000000")).unwrap();
+    assert_eq!(hex_encode(&sealed), "c2ef328e5c71c83b843122130f7364b761e0b97427e3df28");
+}
+
+#[test]
+fn signatures_are_those_of_rfc_8032() {
+    // 7.1, test 1.
+    let seed = bytes("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
+    let signer = Signer::new(&seed.try_into().unwrap());
+    let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    assert_eq!(hex_encode(signer.verifier().bytes()), public);
+    let signature = signer.sign(b"");
+    assert!(
+        hex_encode(&signature)
+            .starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a3")
+    );
+    let verifier = Verifier::new(bytes(public).try_into().unwrap());
+    assert!(verifier.verify(b"", &signature));
+    assert!(!verifier.verify(b"x", &signature) && !verifier.verify(b"", &signature[1..]));
+}
+
+#[test]
+fn a_derived_key_is_one_hmac_block() {
+    // Python: hmac.new(b"\x01" * 32, b"purpose", "sha256").hexdigest()
+    let expected = "3631a11a8a625fd802390e104a6d390b4daaff9a23e9d71bb94540b463f0ab6e";
+    assert_eq!(hex_encode(&**derive(&[1; 32], b"purpose").expose()), expected);
 }
 
 fn check(key: &[u8], covered: &[u8], tag: &str) {

@@ -57,6 +57,7 @@ const FOR_TESTS: &[(&str, &str, &str)] = &[
 
 /// Outside things, and the only packages that may name them. Tools for development may name what they like.
 const OWNERS: &[(&str, &[&str])] = &[
+    ("aws-lc-rs", &["sluice-crypto"]),
     ("axum", &["sluice-admin"]),
     ("base64", &["sluice-crypto"]),
     ("hmac", &["sluice-crypto"]),
@@ -76,6 +77,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["sluice"]),
     ("turn", &["sluice", "sluice-bench-webrtc-rs"]),
     ("webrtc-util", &["sluice", "sluice-bench-webrtc-rs"]),
+    ("zeroize", &["sluice-crypto"]),
 ];
 
 /// An edge that the table does not have.
