@@ -8,6 +8,8 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use showing::Kind;
+
 use crate::address::Family;
 
 /// Personal data (an address, a user name): no revealing `Debug`, no `Display`, no `Serialize`.
@@ -109,9 +111,120 @@ impl<T> From<T> for Pii<T> {
     }
 }
 
-impl<T> fmt::Debug for Pii<T> {
+/// What a pseudonym of it is made of. An address's is that of its IP, whatever the port.
+pub trait Personal {
+    /// What it is.
+    const KIND: Kind;
+
+    /// Hands over its bytes.
+    fn bytes(&self, update: &mut dyn FnMut(&[u8]));
+}
+
+impl Personal for IpAddr {
+    const KIND: Kind = Kind::Address;
+
+    fn bytes(&self, update: &mut dyn FnMut(&[u8])) {
+        Pii(*self).feed(update);
+    }
+}
+
+impl Personal for SocketAddr {
+    const KIND: Kind = Kind::Address;
+
+    fn bytes(&self, update: &mut dyn FnMut(&[u8])) {
+        self.ip().bytes(update);
+    }
+}
+
+/// The network that a prefix stands for.
+impl Personal for u128 {
+    const KIND: Kind = Kind::Network;
+
+    fn bytes(&self, update: &mut dyn FnMut(&[u8])) {
+        update(&self.to_be_bytes());
+    }
+}
+
+impl Personal for Arc<[u8]> {
+    const KIND: Kind = Kind::Name;
+
+    fn bytes(&self, update: &mut dyn FnMut(&[u8])) {
+        update(self);
+    }
+}
+
+impl Personal for Vec<u8> {
+    const KIND: Kind = Kind::Name;
+
+    fn bytes(&self, update: &mut dyn FnMut(&[u8])) {
+        update(self);
+    }
+}
+
+impl Personal for String {
+    const KIND: Kind = Kind::Name;
+
+    fn bytes(&self, update: &mut dyn FnMut(&[u8])) {
+        update(self.as_ref());
+    }
+}
+
+/// Never the value: see [`showing`].
+impl<T: Personal> fmt::Debug for Pii<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<personal>")
+        match showing::pseudonym(&self.0) {
+            Some(pseudonym) => f.write_str(&pseudonym),
+            None => f.write_str("<personal>"),
+        }
+    }
+}
+
+/// How one sink may have personal data printed as pseudonyms, while it formats one event on its thread.
+pub mod showing {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use super::Personal;
+
+    /// What a pseudonym stands for: those of different kinds have nothing to do with each other.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Kind {
+        /// An IP address.
+        Address,
+        /// A network.
+        Network,
+        /// A user's name.
+        Name,
+    }
+
+    /// Makes a pseudonym, under a key of its own.
+    pub type Shower = Arc<dyn Fn(Kind, &[u8]) -> String + Send + Sync>;
+
+    thread_local! {
+        static SHOWER: RefCell<Option<Shower>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `f`, in which this thread prints personal data as `shower` makes it.
+    pub fn with<R>(shower: &Shower, f: impl FnOnce() -> R) -> R {
+        let _back = Back(SHOWER.replace(Some(shower.clone())));
+        f()
+    }
+
+    /// The pseudonym of `value`, if one may be printed now.
+    pub(super) fn pseudonym<T: Personal>(value: &T) -> Option<String> {
+        let shower = SHOWER.with_borrow(Clone::clone)?;
+        let mut bytes = Vec::new();
+        value.bytes(&mut |part| bytes.extend_from_slice(part));
+        Some(shower(T::KIND, &bytes))
+    }
+
+    /// Puts back what was there before, also when `f` panics.
+    struct Back(Option<Shower>);
+
+    impl Drop for Back {
+        fn drop(&mut self) {
+            SHOWER.set(self.0.take());
+        }
     }
 }
 
@@ -147,6 +260,20 @@ mod tests {
         let address: TransportAddress = Pii::new("192.0.2.7:4000".parse().unwrap());
         let shown = format!("{address:?} {:?} {:?}", address.ip(), Secret::new("hunter2"));
         assert_eq!(shown, "<personal> <personal> <secret>");
+    }
+
+    #[test]
+    fn a_pseudonym_is_printed_only_where_it_is_being_shown() {
+        let shower: showing::Shower = Arc::new(|kind, bytes| format!("{kind:?}/{}", bytes.len()));
+        let address: TransportAddress = Pii::new("192.0.2.7:4000".parse().unwrap());
+        let name: Pii<Arc<[u8]>> = Pii::new(b"alice"[..].into());
+        let secret = Secret::new("hunter2");
+        let shown = showing::with(&shower, || format!("{address:?} {name:?} {secret:?}"));
+        assert_eq!(shown, "Address/4 Name/5 <secret>");
+        assert_eq!(format!("{address:?}"), "<personal>");
+        let broken = || showing::with(&shower, || std::panic::resume_unwind(Box::new(())));
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(broken));
+        assert_eq!(format!("{address:?}"), "<personal>");
     }
 
     #[test]
