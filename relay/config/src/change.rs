@@ -47,6 +47,7 @@ impl Config {
         changes.restart("io", *io == new.io);
         changes.restart("metrics", *metrics == new.metrics);
         changes.restart("control", *control == new.control);
+        changes.restart("log.format", log.format == new.log.format);
         changes.restart("limits.allocations", limits.total.allocations == new.limits.total.allocations);
         changes.now("turn.allocation_lifetime_seconds", turn.allocation_lifetime == new.turn.allocation_lifetime);
         let longest = turn.allocation_lifetime_max == new.turn.allocation_lifetime_max;

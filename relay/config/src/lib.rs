@@ -328,6 +328,23 @@ impl Default for Drain {
 pub struct Log {
     /// From which level on.
     pub level: LogLevel,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// Lines for people, without personal data.
+    #[default]
+    Text,
+    /// JSON lines for programs, with pseudonyms in place of personal data.
+    Json,
+}
+
+impl LogFormat {
+    /// Every form with its name.
+    pub const NAMED: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 }
 
 /// A level of the log.

@@ -16,8 +16,8 @@ use crate::error::{Problem, place, shown};
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
 use crate::{
-    Config, Control, ControlSocket, Drain, Driver, Guard, Io, Limits, Listen, Log, LogLevel, Metrics, Quota, Range,
-    Relay, Tenant, TenantLimits, Turn, User,
+    Config, Control, ControlSocket, Drain, Driver, Guard, Io, Limits, Listen, Log, LogFormat, LogLevel, Metrics, Quota,
+    Range, Relay, Tenant, TenantLimits, Turn, User,
 };
 
 /// Every section with its keys: what is allowed, and what config.example.toml has to explain.
@@ -85,7 +85,7 @@ const LIMITS: &[&str] = &[
 const IO: &[&str] = &["driver", "disable", "receive_buffer_bytes", "send_buffer_bytes", "slots", "wait_budget_us"];
 const METRICS: &[&str] = &["listen", "allow_plaintext"];
 const CONTROL: &[&str] = &["socket"];
-const LOG: &[&str] = &["level"];
+const LOG: &[&str] = &["level", "format"];
 const DRAIN: &[&str] = &["deadline_seconds", "alternates"];
 const TENANT: &[&str] = &["name", "secrets", "user", "limits"];
 const SECRET: &[&str] = &["file", "credential", "value"];
@@ -545,10 +545,15 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn log(&mut self, root: &Section<'t>) -> Log {
-        let section = self.walk.child(root, "log", LOG);
-        let item = section.and_then(|section| self.walk.string(&section, "level"));
-        let level = item.and_then(|item| self.walk.choice(&item, LogLevel::NAMED));
-        Log { level: level.unwrap_or_default() }
+        let Some(section) = self.walk.child(root, "log", LOG) else {
+            return Log::default();
+        };
+        let level = self.walk.string(&section, "level");
+        let format = self.walk.string(&section, "format");
+        Log {
+            level: level.and_then(|item| self.walk.choice(&item, LogLevel::NAMED)).unwrap_or_default(),
+            format: format.and_then(|item| self.walk.choice(&item, LogFormat::NAMED)).unwrap_or_default(),
+        }
     }
 
     /// Another relay's address, one of each family.

@@ -72,6 +72,7 @@ const EACH: &[(&str, &[&str])] = &[
     ("[drain]\ndeadline_seconds = 7", &["drain.deadline_seconds"]),
     ("[drain]\nalternates = [\"203.0.113.6:3478\"]", &["drain.alternates"]),
     ("[log]\nlevel = \"debug\"", &["log.level"]),
+    ("[log]\nformat = \"json\"", &["log.format!"]),
 ];
 
 #[test]

@@ -94,7 +94,7 @@ enum Event {
 pub(crate) struct Lister {
     posts: Arc<[Post]>,
     tenants: Mutex<Arc<[String]>>,
-    pseudonyms: Pseudonyms,
+    pseudonyms: Arc<Pseudonyms>,
 }
 
 /// Where the control socket is to be, if anywhere.
@@ -380,10 +380,10 @@ impl Signals {
 
 impl Lister {
     /// Of a configuration's tenants.
-    pub(crate) fn new(posts: Arc<[Post]>, config: &Config) -> Result<Self, Failure> {
-        let lister = Lister { posts, tenants: Mutex::new([].into()), pseudonyms: Pseudonyms::new()? };
+    pub(crate) fn new(posts: Arc<[Post]>, pseudonyms: Arc<Pseudonyms>, config: &Config) -> Self {
+        let lister = Lister { posts, tenants: Mutex::new([].into()), pseudonyms };
         lister.set_tenants(config);
-        Ok(lister)
+        lister
     }
 
     fn set_tenants(&self, config: &Config) {

@@ -25,6 +25,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    logging::keep_panics_quiet();
     let cli = Cli::parse();
     let done = match &cli.command {
         Some(Command::CheckConfig { file }) => cli::check_config(file),

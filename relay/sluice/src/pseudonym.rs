@@ -1,13 +1,19 @@
 //! Names for people and allocations that mean nothing outside of this process.
 
+use std::sync::Arc;
+
 use rand_core::{OsRng, TryRngCore};
 use sluice_base::message::AllocationView;
+use sluice_base::pii::showing::{Kind, Shower};
 use sluice_crypto::HmacSha256Key;
 
 use crate::cli::Failure;
 
 /// Bytes of a pseudonym: two of a million are the same once in 40 million times.
 const BYTES: usize = 8;
+
+/// Of addresses.
+const CLIENT: &[u8] = b"client";
 
 /// A keyed hash under a key that ends with the process.
 pub(crate) struct Pseudonyms(HmacSha256Key);
@@ -36,7 +42,20 @@ impl Pseudonyms {
     pub(crate) fn client(&self, view: &AllocationView) -> String {
         let mut bytes = Vec::new();
         view.client.ip().feed(|part| bytes.extend_from_slice(part));
-        self.of(b"client", &[&bytes])
+        self.of(CLIENT, &[&bytes])
+    }
+
+    /// Makes the pseudonyms of the log: a client's is the same there.
+    pub(crate) fn shower(self: &Arc<Self>) -> Shower {
+        let names = self.clone();
+        Arc::new(move |kind, bytes| {
+            let kind: &[u8] = match kind {
+                Kind::Address => CLIENT,
+                Kind::Network => b"network",
+                Kind::Name => b"name",
+            };
+            names.of(kind, &[bytes])
+        })
     }
 
     /// What is said of one kind says nothing of another.
@@ -81,6 +100,14 @@ mod tests {
         assert_ne!(names.user(&one), names.user(&view("bob", "192.0.2.1:5000", 0)));
         assert_ne!(names.client(&one), names.client(&view("alice", "192.0.2.2:5000", 0)));
         assert_ne!(names.allocation(0, &one), names.allocation(1, &one));
+    }
+
+    #[test]
+    fn a_client_has_the_same_name_in_the_log() {
+        let names = Arc::new(Pseudonyms::new().unwrap());
+        let one = view("alice", "192.0.2.1:5000", 0);
+        let logged = sluice_base::pii::showing::with(&names.shower(), || format!("{:?}", one.client));
+        assert_eq!(logged, names.client(&one));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::cli::{Failure, RunArgs, io_features};
 use crate::driver::Choice;
 use crate::life::{Facts, Life, Lister, Reloaded, Signals, Sources};
 use crate::logging::Logging;
+use crate::pseudonym::Pseudonyms;
 use crate::reload::Reloader;
 use crate::service::Service;
 use crate::workers::{Plan, Workers};
@@ -29,7 +30,6 @@ const FILES_SPARE: u32 = 256;
 
 /// Runs until it is told to end.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let logging = Logging::start(args.log_level);
     os::forbid_dumps().map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
     let local = os::local_addresses().map_err(|error| format!("the machine's addresses cannot be read: {error}"))?;
     let (mut config, credentials) = match &args.config {
@@ -39,7 +39,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             (config, Some(credentials))
         }
     };
-    logging.set(config.log.level);
+    let pseudonyms = Arc::new(Pseudonyms::new()?);
+    let logging = Logging::start(args.log_level, config.log, pseudonyms.shower());
     let listeners = wiring::listeners(&config, &local)?;
     let relays = wiring::relays(&config, &listeners)?;
     let cores = cores(&config)?;
@@ -102,7 +103,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             metrics: metrics.clone(),
             health,
             ledger: plan.shared.ledger.clone(),
-            lister: Arc::new(Lister::new(workers.posts(), &config)?),
+            lister: Arc::new(Lister::new(workers.posts(), pseudonyms, &config)),
             drain: None,
             terminated: false,
             reloader: Reloader::new(
@@ -135,7 +136,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let stopped = workers.stop();
         drop(stop);
         for listener in admin.into_iter().chain(control) {
-            listener.await.map_err(|error| format!("an HTTP listener ended badly: {error}"))?;
+            // What a task that panicked had to say may hold personal data.
+            listener.await.map_err(|_| "an HTTP listener panicked; this is a fault of sluice: please report it")?;
         }
         tracing::info!("stopped");
         stopped
