@@ -15,6 +15,16 @@ pub(crate) fn monotonic() -> Mono {
     Mono::from_nanos(nanos(read(libc::CLOCK_MONOTONIC)))
 }
 
+/// The monotonic clock that goes on while the machine sleeps.
+pub(crate) fn boot() -> Mono {
+    Mono::from_nanos(nanos(read(libc::CLOCK_BOOTTIME)))
+}
+
+/// The wall clock without its being a few milliseconds behind, in seconds.
+pub(crate) fn wall_seconds() -> u64 {
+    read(libc::CLOCK_REALTIME).tv_sec as u64
+}
+
 /// Processor time of the calling thread, in nanoseconds.
 pub(crate) fn thread_nanos() -> u64 {
     nanos(read(libc::CLOCK_THREAD_CPUTIME_ID))

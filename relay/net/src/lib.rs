@@ -10,6 +10,7 @@ mod burst;
 mod clock;
 mod epoll;
 mod inet;
+mod memory;
 pub mod os;
 mod ring;
 mod run;
@@ -18,5 +19,6 @@ mod waker;
 
 pub use arena::Packet;
 pub use epoll::{Epoll, EpollOptions};
+pub use memory::LockedMemory;
 pub use ring::{FEATURES, Features, Ring, RingBuilder, RingOptions, probe};
 pub use socket::{Buffers, buffers_granted, listener_free};

@@ -1,15 +1,35 @@
 //! What else a relay asks of the operating system: cores, limits, addresses, sealing.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::zeroed;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use sluice_base::time::Now;
+use sluice_base::time::{Mono, Now};
 
 /// Both clocks, as the drivers read them.
 pub fn now() -> Now {
     crate::clock::now()
+}
+
+/// Seconds since the Unix epoch, and the clock that nobody sets and that goes on while the machine sleeps.
+pub fn moment() -> (u64, Mono) {
+    (crate::clock::wall_seconds(), crate::clock::boot())
+}
+
+/// Whether what is written at `path` is in memory alone. A tmpfs may be swapped out all the same.
+///
+/// # Errors
+/// The kernel's: nothing is there.
+pub fn is_tmpfs(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero bytes are a valid statfs.
+    let mut about: libc::statfs = unsafe { zeroed() };
+    // SAFETY: the path ends with a zero byte, and the kernel writes a statfs.
+    check(unsafe { libc::statfs(path.as_ptr(), &mut about) })?;
+    Ok(about.f_type == libc::TMPFS_MAGIC)
 }
 
 /// The cores that this process may run on, in ascending order.
@@ -162,6 +182,19 @@ mod tests {
         assert!(kernel_version() >= (5, 0));
         let limit = raise_open_files(64).unwrap();
         assert!(limit >= 64);
+    }
+
+    #[test]
+    fn a_file_system_in_memory_is_told_from_others() {
+        assert!(is_tmpfs(Path::new("/dev/shm")).unwrap());
+        assert!(!is_tmpfs(Path::new("/proc")).unwrap());
+        assert!(is_tmpfs(Path::new("/nowhere/at/all")).is_err());
+    }
+
+    #[test]
+    fn a_moment_has_both_clocks() {
+        let (now, (wall, boot)) = (now(), moment());
+        assert!(wall.abs_diff(now.unix_seconds) <= 1 && boot >= now.mono);
     }
 
     #[test]
