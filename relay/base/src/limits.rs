@@ -313,3 +313,15 @@ pub const NOTIFICATIONS_MAX: usize = 64;
 
 /// How long a worker may take to stop before the process ends without it: thousands of sockets are closed in that.
 pub const WORKER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Days for which an address may be kept at the very most: what is promised to those whose it is.
+pub const IP_RETENTION_DAYS_MAX: u8 = 7;
+
+/// Keys of the day at once: eight for each tenant, for the day is not over when the first of seven dies.
+pub const DAY_KEYS_MAX: usize = TENANTS_MAX * 8;
+
+/// Destroyed keys that wait to be told of: those of one day and every tenant.
+pub const DESTROYED_KEYS_MAX: usize = TENANTS_MAX;
+
+/// How soon the destruction of a key is tried again that a file system refused.
+pub const KEY_DESTRUCTION_RETRY: Duration = Duration::from_secs(1);

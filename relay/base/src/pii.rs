@@ -77,6 +77,12 @@ impl Pii<IpAddr> {
         }
     }
 
+    /// The same address, or the IPv4 address that a v4-mapped one stands for.
+    #[must_use]
+    pub const fn canonical(&self) -> Self {
+        Pii(self.0.to_canonical())
+    }
+
     /// The network of the first `v4` or `v6` bits, as an opaque table key.
     pub const fn prefix(&self, v4: u32, v6: u32) -> Pii<u128> {
         match self.0 {

@@ -11,8 +11,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sluice-turn", &["sluice-base", "sluice-wire", "sluice-crypto"]),
     ("sluice-config", &["sluice-base"]),
     ("sluice-net", &["sluice-base"]),
+    ("sluice-privacy", &["sluice-base", "sluice-crypto"]),
+    ("sluice-record", &["sluice-base", "sluice-privacy", "sluice-crypto"]),
     ("sluice-worker", &["sluice-base", "sluice-wire", "sluice-metrics", "sluice-turn"]),
-    ("sluice-admin", &["sluice-base", "sluice-config", "sluice-crypto", "sluice-metrics"]),
+    ("sluice-admin", &["sluice-base", "sluice-config", "sluice-crypto", "sluice-metrics", "sluice-privacy"]),
     (
         "sluice",
         &[
@@ -25,6 +27,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "sluice-net",
             "sluice-worker",
             "sluice-admin",
+            "sluice-privacy",
+            "sluice-record",
         ],
     ),
     (
@@ -38,6 +42,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "sluice-config",
             "sluice-worker",
             "sluice-admin",
+            "sluice-privacy",
+            "sluice-record",
         ],
     ),
     ("sluice-xtask", &["sluice-base", "sluice-wire", "sluice-crypto"]),
@@ -53,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const FOR_TESTS: &[(&str, &str, &str)] = &[
     ("sluice-worker", "sluice-crypto", "its clients sign their requests"),
     ("sluice-worker", "sluice-net", "its scenarios run over a kernel driver too"),
+    ("sluice-record", "sluice-net", "its keys lie in the kernel's locked memory too"),
 ];
 
 /// Outside things, and the only packages that may name them. Tools for development may name what they like.

@@ -3,7 +3,7 @@
 use super::source::{File, Tree};
 
 /// Crates that are pure machines.
-const CORES: &[&str] = &["base", "wire", "crypto", "turn"];
+const CORES: &[&str] = &["base", "wire", "crypto", "turn", "privacy"];
 
 /// What no core may name.
 const IMPURE: &[&str] = &[
@@ -28,6 +28,7 @@ const EXPOSERS: &[(&str, &str)] = &[
     ("relay/net/src/", "the kernel has to be told where to send"),
     ("relay/wire/src/", "addresses are written into messages"),
     ("relay/crypto/src/", "keys are used"),
+    ("relay/privacy/src/", "keys are used, and addresses and names become pseudonyms"),
     ("relay/turn/src/auth.rs", "names and passwords are compared"),
     ("relay/turn/src/guard.rs", "addresses are judged"),
     ("relay/turn/src/quota.rs", "names are told apart"),

@@ -1,0 +1,26 @@
+//! Decisions on personal data: which classes of it there are and how long each may stay, when the key of a day is made
+//! and when it dies, what a sealed record looks like, by which pseudonym somebody is named.
+//!
+//! A pure machine: facts and the time go in, actions come out. Whoever does them holds the keys and the files.
+#![forbid(unsafe_code)]
+
+pub mod class;
+pub mod date;
+pub mod keyring;
+pub mod pseudonym;
+pub mod seal;
+
+pub use class::Class;
+pub use date::Day;
+pub use keyring::{KeyName, KeyRing};
+
+use sluice_base::Mono;
+
+/// One instant on the two clocks that a promise of days is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moment {
+    /// Seconds since the Unix epoch, as the wall clock has it: it can be set.
+    pub unix_seconds: u64,
+    /// Since the machine's start, suspension included (CLOCK_BOOTTIME): nobody sets it.
+    pub boot: Mono,
+}
