@@ -1,0 +1,5 @@
+//! The record plane: what is written down, under which key, and when it is gone. The only crate that writes files.
+#![forbid(unsafe_code)]
+
+pub mod testing;
+pub mod vault;

@@ -1,0 +1,209 @@
+//! Where the keys lie, and how one is destroyed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sluice_base::memory::KeyCell;
+use sluice_crypto::Zeroizing;
+use sluice_privacy::KeyName;
+
+use super::key_file::{BYTES, KeyFile};
+use super::options::{Keys, Platform, VaultError, VaultOptions, VaultWarning};
+
+/// Whatever makes a key's file unreadable for good.
+pub trait Destroyer: Send + Sync {
+    /// Destroys the file; one that is not there is destroyed already.
+    ///
+    /// # Errors
+    /// The file system's: the file may still be there.
+    fn destroy(&self, file: &Path) -> io::Result<()>;
+}
+
+/// Overwrites with zeros, waits until they are where the file was, and unlinks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overwriter;
+
+impl Destroyer for Overwriter {
+    fn destroy(&self, path: &Path) -> io::Result<()> {
+        let mut file = match OpenOptions::new().write(true).open(path) {
+            Ok(file) => file,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // What cannot be written to can still be unlinked.
+            Err(_) => return fs::remove_file(path).and_then(|()| sync_parent(path)),
+        };
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(BYTES);
+        let overwritten = file.write_all(&[0; BYTES][..length]).and_then(|()| file.sync_all());
+        fs::remove_file(path)?;
+        sync_parent(path)?;
+        overwritten
+    }
+}
+
+/// The directory of the keys of the day.
+pub(super) struct KeyDirectory {
+    path: PathBuf,
+    is_memory: bool,
+    destroyer: Arc<dyn Destroyer>,
+    /// Held open: its lock is this process's.
+    _lock: File,
+}
+
+impl KeyDirectory {
+    /// The directory that the options name, or none where it must not be used.
+    pub(super) fn choose(
+        options: &VaultOptions,
+        platform: &dyn Platform,
+        warnings: &mut Vec<VaultWarning>,
+    ) -> Result<Option<Self>, VaultError> {
+        if platform.has_swap() == Some(true) {
+            warnings.push(VaultWarning::Swap);
+        }
+        let Some(path) = options.keys_directory.clone() else { return Ok(None) };
+        make_directory(&path)?;
+        let is_memory = platform.is_tmpfs(&path).map_err(|why| at(&path, why))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(|why| at(&lock_path, why))?;
+        lock.try_lock().map_err(|_| VaultError::InUse(path.clone()))?;
+        let directory = KeyDirectory { path, is_memory, destroyer: options.destroyer.clone(), _lock: lock };
+        directory.destroy_halves()?;
+        match (options.keys, is_memory) {
+            (Keys::Persistent, false) => {
+                warnings.push(VaultWarning::Persistent { directory: directory.path.clone() });
+                Ok(Some(directory))
+            }
+            (_, true) => Ok(Some(directory)),
+            (Keys::Runtime, false) => {
+                warnings.push(VaultWarning::MemoryOnly { directory: directory.path.clone() });
+                // Those of a former configuration: nobody would ever destroy them.
+                for (name, _) in directory.keys()? {
+                    directory.destroy(&name).map_err(|why| at(&directory.path.join(name.file()), why))?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) const fn is_memory(&self) -> bool {
+        self.is_memory
+    }
+
+    /// Every key that there is; `None` for one that is damaged.
+    pub(super) fn keys(&self) -> Result<Vec<(KeyName, Option<Found>)>, VaultError> {
+        let mut keys = Vec::new();
+        for file in names(&self.path)? {
+            if let Some(name) = KeyName::of_file(&file) {
+                let found = read_key(&self.path.join(&file), &name.tenant)?;
+                keys.push((name.clone(), found.filter(|(found, _)| found.day == name.day)));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Writes a new key. It has its name only when it is whole.
+    pub(super) fn write(&self, name: &KeyName, file: &KeyFile, key: &[u8; 32]) -> io::Result<()> {
+        write_key(&self.path.join(name.file()), &file.write(key, &name.tenant))
+    }
+
+    pub(super) fn destroy(&self, name: &KeyName) -> io::Result<()> {
+        self.destroyer.destroy(&self.path.join(name.file()))
+    }
+
+    /// Files that a former run had not given their names yet.
+    fn destroy_halves(&self) -> Result<(), VaultError> {
+        for file in names(&self.path)?.iter().filter(|file| file.ends_with(HALF)) {
+            let path = self.path.join(file);
+            self.destroyer.destroy(&path).map_err(|why| at(&path, why))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a key's file says, and the key.
+type Found = (KeyFile, Zeroizing<[u8; 32]>);
+
+/// The keys that no day ends, in the state directory.
+pub(super) struct LongKeys(PathBuf);
+
+impl LongKeys {
+    pub(super) fn open(state_directory: &Path) -> Result<Self, VaultError> {
+        let path = state_directory.join("secrets");
+        make_directory(&path)?;
+        Ok(LongKeys(path))
+    }
+
+    /// A tenant's key, made where there is none.
+    pub(super) fn tenant_key(&self, tenant: &str, platform: &dyn Platform) -> Result<Box<dyn KeyCell>, VaultError> {
+        self.key(&format!("{tenant}.tenant"), tenant, platform)
+    }
+
+    /// The key that this node signs with.
+    pub(super) fn signing_key(&self, platform: &dyn Platform) -> Result<Box<dyn KeyCell>, VaultError> {
+        self.key("signing", "", platform)
+    }
+
+    fn key(&self, file: &str, tenant: &str, platform: &dyn Platform) -> Result<Box<dyn KeyCell>, VaultError> {
+        let path = self.0.join(format!("{file}.key"));
+        let key = if path.try_exists().map_err(|why| at(&path, why))? {
+            let found = read_key(&path, tenant)?;
+            found.map(|(_, key)| key).ok_or_else(|| VaultError::DamagedKey { path: path.clone() })?
+        } else {
+            let mut key = Zeroizing::new([0; 32]);
+            platform.random(&mut *key);
+            write_key(&path, &KeyFile::LONG.write(&key, tenant)).map_err(|why| at(&path, why))?;
+            key
+        };
+        platform.cells().cell(*key).map_err(VaultError::Memory)
+    }
+}
+
+const HALF: &str = ".new";
+
+fn write_key(path: &Path, bytes: &[u8; BYTES]) -> io::Result<()> {
+    let mut half = path.as_os_str().to_owned();
+    half.push(HALF);
+    let half = PathBuf::from(half);
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&half)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&half, path)?;
+    sync_parent(path)
+}
+
+/// The key of a file; `None` when it is none.
+fn read_key(path: &Path, tenant: &str) -> Result<Option<Found>, VaultError> {
+    let mut file = File::open(path).map_err(|why| at(path, why))?;
+    let mut bytes = Zeroizing::new([0; BYTES + 1]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]).map_err(|why| at(path, why))? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    Ok(KeyFile::read(&bytes[..length], tenant))
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|why| at(directory, why))? {
+        let entry = entry.map_err(|why| at(directory, why))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}
+
+fn make_directory(path: &Path) -> Result<(), VaultError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|why| at(path, why))
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn at(path: &Path, why: io::Error) -> VaultError {
+    VaultError::File { path: path.to_owned(), why }
+}
