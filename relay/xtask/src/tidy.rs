@@ -6,6 +6,7 @@
 mod edges;
 mod source;
 mod text;
+mod wit;
 
 use crate::report::Report;
 use crate::shell;
@@ -28,6 +29,7 @@ const RULES: &[Rule] = &[
     ("files are at most 1500 lines long", text::file_lengths),
     ("functions do not grow", text::function_lengths),
     ("every source file is a module of a crate", source::dead_files),
+    ("the changelog of wit/ tells of its newest change", wit::changelog),
 ];
 
 /// Runs every rule and tells the breaches. `true` when there are none.

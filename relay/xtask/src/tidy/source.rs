@@ -8,13 +8,16 @@ use serde_json::Value;
 use crate::shell;
 
 /// Folders with source text.
-const FOLDERS: &[&str] = &["relay", "benches", "fuzz", "tests", ".ci"];
+const FOLDERS: &[&str] = &["relay", "wit", "benches", "fuzz", "tests", ".ci"];
 
 /// Folders inside of them that hold none.
 const SKIPPED: &[&str] = &["target", "corpus", "artifacts", "__pycache__"];
 
 /// Endings of source files.
-const ENDINGS: &[&str] = &["rs", "py", "js", "toml"];
+const ENDINGS: &[&str] = &["rs", "py", "js", "toml", "wit"];
+
+/// Documents that a rule reads.
+const READ_TOO: &[&str] = &["wit/CHANGELOG.md"];
 
 /// All that is looked at.
 #[derive(Debug, Default)]
@@ -157,12 +160,17 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) -> Result<(), String>
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && !SKIPPED.contains(&name.as_str()) {
             walk(root, &path, files)?;
-        } else if path.extension().is_some_and(|e| ENDINGS.iter().any(|ending| e == *ending)) {
+        } else if is_source(root, &path) {
             let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
             files.push(File { path: from_root(root, &path), text });
         }
     }
     Ok(())
+}
+
+fn is_source(root: &Path, path: &Path) -> bool {
+    path.extension().is_some_and(|e| ENDINGS.iter().any(|ending| e == *ending))
+        || READ_TOO.contains(&from_root(root, path).as_str())
 }
 
 fn from_root(root: &Path, path: &Path) -> String {
