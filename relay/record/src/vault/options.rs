@@ -121,8 +121,8 @@ impl fmt::Display for VaultWarning {
             ),
             VaultWarning::Persistent { directory } => write!(
                 f,
-                "the keys of the day are files in {}: they outlive the machine's stop, and whoever copies that directory \
-                 reads addresses after their end. Keep it out of every backup",
+                "the keys of the day are files in {}: they outlive the machine's stop, and whoever copies that \
+                 directory reads addresses after their end. Keep it out of every backup",
                 directory.display()
             ),
             VaultWarning::Swap => f.write_str(
