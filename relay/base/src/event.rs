@@ -113,7 +113,8 @@ impl EndReason {
 /// A refusal of somebody who had proved who they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Denied {
-    /// The stay that it was asked in, or that was asked for; none where no question came of it.
+    /// The stay that it was asked in, which may be over by now, or of an Allocate the one that was asked for: that will
+    /// not begin. None where no question came of an Allocate.
     pub session: Option<SessionId>,
     /// Whose user it is.
     pub tenant: TenantId,

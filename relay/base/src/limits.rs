@@ -94,6 +94,12 @@ pub const UNAUTHENTICATED_PER_SECOND_DEFAULT: u32 = 100;
 /// Unauthenticated answers in one burst per worker and source prefix: a call centre's shift that starts.
 pub const UNAUTHENTICATED_BURST_DEFAULT: u32 = 1000;
 
+/// Refusals of one source prefix that a worker tells of per second: whoever is refused without end fills no records.
+pub const DENIALS_TOLD_PER_SECOND: u32 = 10;
+
+/// Refusals that a worker tells of in one burst per source prefix: a call centre whose quota is too low.
+pub const DENIALS_TOLD_BURST: u32 = 100;
+
 /// Permissions of one allocation unless the configuration says otherwise: a mesh call of 100 with two
 /// addresses each fits.
 pub const PERMISSIONS_PER_ALLOCATION_DEFAULT: u32 = 256;
@@ -193,6 +199,13 @@ pub const STREAM_SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Streams that one search looks at where a worker's places are used up.
 pub const STREAM_SEARCH_MAX: u32 = 64;
+
+/// The fewest packets of a stream that is told of at its end: a second of voice. Whoever makes up sources makes a
+/// record of 50 packets at most, and says little with fewer.
+pub const STREAM_TOLD_PACKETS_MIN: u64 = 50;
+
+/// Streams that wait for being told of, where one gave its place to another amid packets: a quarter of a second's.
+pub const STREAMS_UNTOLD_MAX: usize = 1024;
 
 /// A stream without a packet for so long is over: longer than any pause of a sender that says nothing.
 pub const STREAM_LIFETIME: Duration = Duration::from_secs(30);

@@ -186,6 +186,8 @@ labels! {
         QuestionsTimedOut = "questions_timed_out",
         /// Packets between two allocations of the same worker.
         HairpinPackets = "hairpin_packets",
+        /// Events of refusals and of media streams that were not told: there were too many.
+        EventsUntold = "events_untold",
         /// Ticks of the loop.
         Ticks = "ticks",
     }

@@ -380,6 +380,13 @@ pub const FAMILIES: &[Family] = &[
         "Questions without a verdict in time, which are answered no.",
     ),
     family(
+        "sluice_events_untold_total",
+        COUNTER,
+        &[],
+        Source::Single(Single::EventsUntold),
+        "Refusals and ends of media streams of which no record was begun, since one source or moment had too many.",
+    ),
+    family(
         "sluice_io_completions_total",
         COUNTER,
         &[],

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use sluice_base::event::RelayEvent;
 use sluice_base::io::{DriverError, Event, Io, IoStats, OpenError, OpenSpec, Opened, SendOptions, Slot, Waker};
 use sluice_base::policy::{Decide, Denial, Grant, Question, Verdict};
 use sluice_base::{Mono, Now, QuestionId, SocketId, TransportAddress};
@@ -185,6 +186,8 @@ impl Decide for SimDecide {
         kernel.trace.push(|| {
             format!("{} worker {} asks {id:?}: {hook:?} of {client} for {peers:?}", seconds(now), self.worker)
         });
+        let named = kernel.stays.asked(self.worker, &question, current.as_deref());
+        kernel.holds(named);
         kernel.oracle.asked(now, self.worker, question, current.as_deref());
         let (delay, verdict) = decide(&mut kernel.rng, &kernel.decisions)?;
         kernel.trace.push(|| {
@@ -212,6 +215,15 @@ impl Decide for SimDecide {
         let ((_, id), verdict) = first.remove_entry();
         kernel.oracle.verdict(now, self.worker, id, verdict);
         Some((id, verdict))
+    }
+
+    fn event(&mut self, now: Now, event: RelayEvent) {
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.trace.push(|| format!("{} worker {} tells {event:?}", seconds(now), self.worker));
+        if let Some(event) = kernel.tamper.told(event) {
+            let told = kernel.stays.event(now.mono, self.worker, event);
+            kernel.holds(told);
+        }
     }
 }
 

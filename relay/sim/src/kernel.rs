@@ -22,6 +22,7 @@ use crate::nat::Nat;
 use crate::oracle::{Oracle, Outgoing};
 use crate::rng::Rng;
 use crate::scenario::{Decisions, Faults, Scenario};
+use crate::stays::Stays;
 use crate::tamper::{Tamper, Tampered};
 
 /// What a free slot is full of.
@@ -44,6 +45,7 @@ pub(crate) struct Kernel {
     pub(crate) decisions: Decisions,
     pub(crate) drivers: Vec<Driver>,
     pub(crate) oracle: Oracle,
+    pub(crate) stays: Stays,
     pub(crate) trace: Trace,
     pub(crate) tamper: Tamper,
     pub(crate) nats: Vec<Nat>,
@@ -125,6 +127,7 @@ impl Kernel {
             decisions: scenario.decisions,
             drivers: (0..scenario.workers).map(|_| Driver::new(scenario.slots)).collect(),
             oracle: Oracle::new(scenario),
+            stays: Stays::new(scenario.events),
             trace: Trace { lines: VecDeque::new(), most: 0 },
             tamper,
             nats: Vec::new(),
@@ -317,6 +320,8 @@ impl Kernel {
             return;
         };
         let outgoing = Outgoing { worker, socket, role, local, to, bytes, origin, options };
+        let counted = self.stays.sent(self.now.mono, &outgoing);
+        self.holds(counted);
         let (one, more) = match self.tamper.touch(outgoing) {
             Tampered::None(unsent) => {
                 if let Some(origin) = &unsent.origin {
@@ -337,6 +342,13 @@ impl Kernel {
             }
             let packet = Packet { from: outgoing.local, to: outgoing.to, bytes: outgoing.bytes };
             self.drivers[worker].sending.push(packet);
+        }
+    }
+
+    /// What does not hold is a violation.
+    pub(crate) fn holds(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.oracle.violation(what);
         }
     }
 

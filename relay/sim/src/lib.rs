@@ -27,6 +27,7 @@ mod peer;
 mod report;
 mod rng;
 mod scenario;
+mod stays;
 mod tamper;
 mod world;
 

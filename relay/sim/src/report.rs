@@ -52,6 +52,10 @@ pub struct Coverage {
     pub received: u64,
     /// Ticks of workers.
     pub ticks: u64,
+    /// Stays whose end was told.
+    pub stays: u64,
+    /// Refusals that were told.
+    pub denied: u64,
 }
 
 /// A run that went well.
@@ -100,6 +104,8 @@ impl Coverage {
             (&mut self.reloads, other.reloads),
             (&mut self.received, other.received),
             (&mut self.ticks, other.ticks),
+            (&mut self.stays, other.stays),
+            (&mut self.denied, other.denied),
         ];
         pairs.into_iter().for_each(|(sum, more)| *sum += more);
         other.errors.iter().for_each(|(code, more)| *self.errors.entry(*code).or_default() += more);

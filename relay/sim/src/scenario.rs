@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_base::limits::TIMER_GRAIN;
+use sluice_base::limits::{TIMER_GRAIN, VERDICT_DEADLINE};
 use sluice_base::{Secret, TenantId, WorkerId};
 use sluice_turn::{
     AccountLimits, GuardOptions, Listener, RelayAddress, ServerOptions, StaticUser, Tenant, TenantLimits,
@@ -94,6 +94,8 @@ pub(crate) struct Scenario {
     pub(crate) total: AccountLimits,
     pub(crate) unauthenticated_per_second: u32,
     pub(crate) software: bool,
+    /// Events are told.
+    pub(crate) events: bool,
 }
 
 impl Scenario {
@@ -132,6 +134,7 @@ impl Scenario {
             total: if quotas { account(rng, 5) } else { AccountLimits::default() },
             unauthenticated_per_second: rng.pick(&[0, 5, 100]),
             software: rng.chance(300),
+            events: rng.chance(900),
         }
     }
 
@@ -174,6 +177,8 @@ impl Scenario {
             channels_per_allocation: self.channels,
             bits_per_second: 0,
             packets_per_second: 0,
+            events: self.events,
+            verdict_deadline: VERDICT_DEADLINE,
         }
     }
 

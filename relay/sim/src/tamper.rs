@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sluice_base::event::RelayEvent;
 use sluice_base::io::SocketRole;
 use sluice_base::{Mono, Now};
 
@@ -29,6 +30,10 @@ pub enum Tamper {
     SlowClock,
     /// About each hundredth slot does not come back.
     LoseSlot,
+    /// About each tenth end of a stay is not told.
+    LoseEnd,
+    /// The end of a stay that relayed anything tells of one packet less.
+    ForgetPacket,
 }
 
 /// What became of a packet.
@@ -78,6 +83,18 @@ impl Tamper {
     /// How long a worker waits at least for a deadline that has passed by the true clock.
     pub(crate) fn patience(self) -> Duration {
         if self == Tamper::SlowClock { Duration::from_millis(20) } else { Duration::from_nanos(1) }
+    }
+
+    /// What is told.
+    pub(crate) fn told(self, mut event: RelayEvent) -> Option<RelayEvent> {
+        match (self, &mut event) {
+            (Tamper::LoseEnd, RelayEvent::Ended(ended)) if ended.session.0[0] < 25 => return None,
+            (Tamper::ForgetPacket, RelayEvent::Ended(ended)) => {
+                ended.traffic.packets_to_client = ended.traffic.packets_to_client.saturating_sub(1);
+            }
+            _ => {}
+        }
+        Some(event)
     }
 
     /// Whether a slot with this payload is lost.

@@ -77,6 +77,8 @@ fn run_once(seed: u64, tamper: Tamper, kept: usize) -> Result<Report, Box<Failur
             let mut coverage = world.kernel.borrow().oracle.coverage.clone();
             coverage.received = world.clients.iter().map(|c| c.received).sum::<u64>();
             coverage.received += world.peers.iter().map(|p| p.received).sum::<u64>();
+            let kernel = world.kernel.borrow();
+            (coverage.stays, coverage.denied) = (kernel.stays.ended, kernel.stays.denied);
             Ok(Report { seed, coverage })
         }
         Err(what) => Err(Box::new(Failure { seed, what, trace: world.kernel.borrow_mut().trace.take() })),
@@ -345,6 +347,8 @@ impl World {
             kernel.oracle.violation("a worker holds more permissions, channels or questions than it may".into());
         }
         kernel.oracle.holds(now, index, allocations + permissions + channels, timers);
+        let counted = kernel.stays.ticked(index, allocations);
+        kernel.holds(counted);
         Ok(state)
     }
 
@@ -458,6 +462,7 @@ impl World {
         if let Some(what) = kernel.oracle.found() {
             return Err(what.clone());
         }
+        kernel.stays.stopped()?;
         if kernel.oracle.relay_sockets_open() > 0 {
             return Err("a relay socket outlives its worker".into());
         }

@@ -76,6 +76,8 @@ fn everything_happened(c: &Coverage) {
         c.reloads,
         c.received,
         c.ports_counted,
+        c.stays,
+        c.denied,
     ];
     assert!(counts.iter().all(|count| *count > 20), "{c:#?}");
     for code in [400, 403, 420, 437, 441, 443, 486, 508] {
@@ -111,6 +113,16 @@ fn the_oracle_sees_a_permission_that_lives_too_long() {
 #[test]
 fn the_oracle_sees_a_lost_slot() {
     caught(Tamper::LoseSlot, "slots have not come back");
+}
+
+#[test]
+fn the_oracle_sees_that_the_end_of_a_stay_is_not_told() {
+    caught(Tamper::LoseEnd, "stays were told of that last");
+}
+
+#[test]
+fn the_oracle_sees_that_an_end_tells_of_other_traffic() {
+    caught(Tamper::ForgetPacket, "were relayed");
 }
 
 /// Some seed of a few finds the tampering, and says what it is; without it they find nothing.

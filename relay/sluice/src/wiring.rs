@@ -98,6 +98,8 @@ pub(crate) fn options(
         channels_per_allocation: allocation.channels.unwrap_or(most),
         bits_per_second: allocation.bits_per_second.unwrap_or(0),
         packets_per_second: allocation.packets_per_second.unwrap_or(0),
+        events: false,
+        verdict_deadline: sluice_base::limits::VERDICT_DEADLINE,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sluice_base::event::EndReason;
 use sluice_base::message::{AllocationView, Traffic};
 use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SessionId, SocketId, TransportAddress, WorkerId};
 
@@ -38,6 +39,10 @@ pub(crate) struct Allocation {
     pub(crate) permitted: Vec<Pii<IpAddr>>,
     /// Places of its channels in the table of routes.
     pub(crate) routes: Vec<u32>,
+    /// Permissions that it ever had.
+    pub(crate) permissions_made: u32,
+    /// Channels that it ever had.
+    pub(crate) channels_made: u32,
 }
 
 /// One relayed transport address.
@@ -80,6 +85,11 @@ impl Allocation {
     /// Until when anything may pass.
     pub(crate) fn live_until(&self) -> Mono {
         self.until.min(self.grant.until)
+    }
+
+    /// Why nothing may pass any more, once that is so.
+    pub(crate) fn lapse(&self) -> EndReason {
+        if self.grant.until < self.until { EndReason::Policy } else { EndReason::Expired }
     }
 
     /// When something is to be done about it.

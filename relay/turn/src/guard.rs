@@ -132,13 +132,13 @@ fn unwrapped(ip: IpAddr, translated: bool) -> IpAddr {
     }
 }
 
-/// Token buckets of unauthenticated sources by prefix: a table of fixed size, in which prefixes that
+/// Token buckets of sources by prefix: a table of fixed size, in which prefixes that
 /// collide share a bucket.
 #[derive(Debug)]
 pub(crate) struct SourceLimiter {
     buckets: Box<[SourceBucket]>,
     hasher: foldhash::fast::FixedState,
-    nanos_per_answer: u64,
+    nanos_each: u64,
     burst: u64,
 }
 
@@ -149,18 +149,19 @@ struct SourceBucket {
 }
 
 impl SourceLimiter {
-    pub(crate) fn new(options: &GuardOptions, seed: u64) -> Self {
-        let per_second = u64::from(options.unauthenticated_per_second);
+    /// So many per second, 0 for any number, and so many in one burst.
+    pub(crate) fn new((per_second, burst): (u32, u32), seed: u64) -> Self {
+        let per_second = u64::from(per_second);
         let unlimited = per_second == 0;
         SourceLimiter {
             buckets: vec![SourceBucket { full_at: 0 }; if unlimited { 0 } else { SOURCE_BUCKETS }].into(),
             hasher: foldhash::fast::FixedState::with_seed(seed),
-            nanos_per_answer: 1_000_000_000u64.checked_div(per_second).unwrap_or(0),
-            burst: u64::from(options.unauthenticated_burst.max(1)),
+            nanos_each: 1_000_000_000u64.checked_div(per_second).unwrap_or(0),
+            burst: u64::from(burst.max(1)),
         }
     }
 
-    /// Whether somebody unknown at `from` may be answered now.
+    /// Whether `from` may have one more now: somebody unknown an answer, a refusal its record.
     pub(crate) fn admit(&mut self, now: Mono, from: TransportAddress) -> bool {
         if self.buckets.is_empty() {
             return true;
@@ -168,8 +169,8 @@ impl SourceLimiter {
         let prefix = from.ip().prefix(SOURCE_PREFIX_V4_BITS, SOURCE_PREFIX_V6_BITS);
         let at = self.hasher.hash_one(prefix) as usize % self.buckets.len();
         let bucket = &mut self.buckets[at];
-        let full_at = bucket.full_at.max(now.nanos()) + self.nanos_per_answer;
-        if full_at - now.nanos() > self.burst * self.nanos_per_answer {
+        let full_at = bucket.full_at.max(now.nanos()) + self.nanos_each;
+        if full_at - now.nanos() > self.burst * self.nanos_each {
             return false;
         }
         bucket.full_at = full_at;
@@ -248,9 +249,7 @@ mod tests {
 
     #[test]
     fn an_unknown_source_gets_its_burst_and_then_its_rate() {
-        let options =
-            GuardOptions { unauthenticated_per_second: 10, unauthenticated_burst: 5, ..GuardOptions::default() };
-        let mut limiter = SourceLimiter::new(&options, 1);
+        let mut limiter = SourceLimiter::new((10, 5), 1);
         let from = Pii::new("192.0.2.1:9".parse().unwrap());
         let start = Mono::from_nanos(7_000_000_000);
         let admitted = (0..100).filter(|_| limiter.admit(start, from)).count();

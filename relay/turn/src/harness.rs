@@ -19,8 +19,8 @@ use sluice_base::io::OpenError;
 use sluice_base::limits::{QUESTIONS_PER_WORKER_MAX, REMEMBERED_ANSWER_LIFETIME};
 use sluice_base::message::{Envelope, LentPort, Order, ReservationToken, WorkerMessage};
 use sluice_base::policy::{Denial, Grant, Verdict};
-use sluice_base::stats::Single;
-use sluice_base::{AllocationId, Mono, QuestionId, WorkerId};
+use sluice_base::stats::{Method as MethodLabel, Single};
+use sluice_base::{AllocationId, Mono, QuestionId, RelayEvent, SessionId, WorkerId};
 use sluice_wire::stun::{Builder, Message, Method, attribute};
 
 use crate::{RelayAddress, ServerOptions, Usage};
@@ -109,6 +109,9 @@ struct Run {
     token: [u8; 8],
     /// Ports of the other worker that this one holds.
     lent: BTreeSet<u16>,
+    /// Stays that last, where they are told of.
+    stays: BTreeSet<SessionId>,
+    tells: bool,
 }
 
 struct Last {
@@ -121,6 +124,7 @@ impl Run {
     fn new(reader: &mut Reader<'_>) -> Self {
         model::restart_transactions();
         let options = options_of(reader.byte());
+        let tells = options.events;
         let shared = shared(&options);
         let ledger = shared.ledger.clone();
         let mut relay = Relay::sharing(options, shared);
@@ -150,6 +154,8 @@ impl Run {
             last: None,
             token: [0; 8],
             lent: BTreeSet::new(),
+            stays: BTreeSet::new(),
+            tells,
         }
     }
 
@@ -383,8 +389,27 @@ impl Run {
         assert!(self.relay.single(Single::Channels) <= 4 * allocations);
         assert!(self.relay.single(Single::QuestionsOpen) <= QUESTIONS_PER_WORKER_MAX as u64);
         assert!(self.relay.server.output().is_none(), "every output was taken");
+        self.told();
+        assert!(!self.tells || self.stays.len() as u64 == allocations, "each allocation is a stay that lasts");
         self.take_back();
         self.relay.told.truncate(16);
+    }
+
+    /// Each stay begins once and ends once, or is refused.
+    fn told(&mut self) {
+        for event in std::mem::take(&mut self.relay.events) {
+            assert!(self.tells, "nobody wants to know");
+            match event {
+                RelayEvent::Began(began) => assert!(self.stays.insert(began.session), "a new stay"),
+                RelayEvent::Ended(ended) => assert!(self.stays.remove(&ended.session), "a stay that lasts"),
+                RelayEvent::StreamEnded(stream) => assert!(self.stays.contains(&stream.session), "a stay that lasts"),
+                RelayEvent::Denied(denied) => {
+                    let begins = denied.method == MethodLabel::Allocate;
+                    assert!(!begins || denied.session.is_none_or(|session| !self.stays.contains(&session)));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Lent ports come home once.
@@ -410,6 +435,8 @@ impl Run {
         for gauge in [Single::Allocations, Single::Permissions, Single::Channels, Single::QuestionsOpen] {
             assert_eq!(self.relay.single(gauge), 0, "{gauge:?}");
         }
+        self.told();
+        assert_eq!(self.stays.len(), 0);
         assert_eq!(self.relay.server.timers(), 0);
         assert_eq!(self.relay.relay_sockets(), 0);
         self.take_back();
@@ -441,6 +468,7 @@ fn options_of(choice: u8) -> ServerOptions {
     if choice & 16 != 0 {
         options.software = Some("x".repeat(32));
     }
+    options.events = choice & 32 == 0;
     options
 }
 

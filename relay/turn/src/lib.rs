@@ -20,6 +20,7 @@
 mod allocation;
 mod answers;
 mod auth;
+mod events;
 mod guard;
 pub mod harness;
 mod opening;

@@ -119,7 +119,7 @@ impl<R: RngCore> Server<R> {
             session,
             wishes,
             grant,
-            granted: Granted::by(now.mono, &grant),
+            granted: self.granted_by(now.mono, &grant),
             claim,
             relays: [None; 2],
             current: None,
@@ -161,6 +161,19 @@ impl<R: RngCore> Server<R> {
     pub(crate) fn opening_due(&mut self, now: Now, ticket: OpenTicket) {
         let waits = self.openings.get(&ticket).is_some_and(|opening| opening.current.is_none());
         if waits && let Some(opening) = self.openings.remove(&ticket) {
+            self.refuse(now, &opening.request, Code::InsufficientCapacity);
+        }
+    }
+
+    /// The relay stops: whatever is being made is refused.
+    pub(crate) fn stop_openings(&mut self, now: Now) {
+        let openings: Vec<_> = self.openings.drain().map(|(_, opening)| opening).collect();
+        for opening in openings {
+            opening.relays.into_iter().flatten().for_each(|relay| self.release(relay));
+            opening.next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
+            if let Some(Current { port, lent_by, .. }) = opening.current {
+                self.give_back(port, lent_by);
+            }
             self.refuse(now, &opening.request, Code::InsufficientCapacity);
         }
     }
@@ -262,7 +275,7 @@ impl<R: RngCore> Server<R> {
     fn finish_opening(&mut self, now: Now, opening: Opening) {
         let Opening { request, session, wishes, grant, granted, mut claim, relays, next_port, address_error, .. } =
             opening;
-        if self.allocation_of(now.mono, request.client).is_some() {
+        if self.allocation_of(now, request.client).is_some() {
             relays.into_iter().flatten().for_each(|relay| self.release(relay));
             next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
             return self.refuse(now, &request, Code::AllocationMismatch);
@@ -276,7 +289,7 @@ impl<R: RngCore> Server<R> {
         }
         // Other rates may have come while it waited.
         claim.configure(self.options.own_rates());
-        self.add_allocation(now.mono, |id| Allocation {
+        let slot = self.add_allocation(now.mono, |id| Allocation {
             id,
             session,
             client: request.client,
@@ -290,7 +303,10 @@ impl<R: RngCore> Server<R> {
             due_at: Mono::NEVER,
             permitted: Vec::new(),
             routes: Vec::new(),
+            permissions_made: 0,
+            channels_made: 0,
         });
+        self.tell_began(now, slot, lifetime);
         self.answer(now, &request, Code::Ok, |builder| {
             for relay in relays.iter().flatten() {
                 reply::relayed(builder, relay.announced, relay.port);

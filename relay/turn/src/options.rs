@@ -49,6 +49,10 @@ pub struct ServerOptions {
     pub bits_per_second: u64,
     /// Packets per second of one allocation, both directions together; 0 is unlimited.
     pub packets_per_second: u64,
+    /// Tell of stays, refusals and media streams ([`Output::Event`](crate::Output::Event)).
+    pub events: bool,
+    /// How long a question may wait for its verdict; without one by then, to a timer's grain, the answer is no.
+    pub verdict_deadline: Duration,
 }
 
 /// One listener address.

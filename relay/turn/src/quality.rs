@@ -13,16 +13,18 @@
 //! ```
 
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use sluice_base::event::StreamEnded;
 use sluice_base::limits::{
     CLOCK_STRETCH_MAX, CLOCK_STRETCH_MIN, RTP_DROPOUT_MAX, RTP_MISORDER_MAX, RTP_PROBATION_PACKETS, STREAM_LIFETIME,
-    STREAM_OBSERVE_INTERVAL, STREAM_SEARCH_INTERVAL, STREAM_SEARCH_MAX, STREAM_SILENT_MIN, STREAMS_PER_ALLOCATION_MAX,
-    STREAMS_PER_WORKER_MAX,
+    STREAM_OBSERVE_INTERVAL, STREAM_SEARCH_INTERVAL, STREAM_SEARCH_MAX, STREAM_SILENT_MIN, STREAM_TOLD_PACKETS_MIN,
+    STREAMS_PER_ALLOCATION_MAX, STREAMS_PER_WORKER_MAX, STREAMS_UNTOLD_MAX,
 };
 use sluice_base::stats::Leg;
-use sluice_base::stats::media::{Media, MediaCounter, media_place, media_places};
-use sluice_base::{Mono, TenantId};
+use sluice_base::stats::media::{Media, MediaCounter, MediaKind, media_place, media_places};
+use sluice_base::{Mono, SessionId, TenantId};
 use sluice_wire::rtp::{self, Packet, Rtp};
 
 /// No stream.
@@ -51,8 +53,7 @@ const SILENT_NANOS: u64 = STREAM_SILENT_MIN.as_nanos() as u64;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How long until the next portion.
-pub(crate) const PORTION_INTERVAL: std::time::Duration =
-    std::time::Duration::from_nanos(OBSERVE_NANOS / PORTIONS as u64);
+pub(crate) const PORTION_INTERVAL: Duration = Duration::from_nanos(OBSERVE_NANOS / PORTIONS as u64);
 
 /// What stands beside a channel or a permission: which flow it is, and the stream of the last packet, per leg.
 #[derive(Clone, Copy, Debug)]
@@ -84,11 +85,18 @@ pub(crate) struct Quality {
     search_at: Mono,
     /// By [`media_place`].
     media: Box<[Media]>,
+    /// Streams that have ended and are to be told of; never more on the way of a packet than there is room for.
+    ended: Vec<StreamEnded>,
+    untold: u64,
+    /// The fewest packets of a stream that is told of; none is where nobody is told.
+    told_from: Option<u64>,
 }
 
 /// What an allocation has.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
+    session: SessionId,
+    tenant: TenantId,
     first: u32,
     count: u16,
     /// Its places are used up: when to search again.
@@ -111,12 +119,12 @@ struct Stream {
     timestamp: u32,
     /// Next in its chain of the table.
     chain: u32,
-    /// Since it was last observed; while on probation: the bytes so far.
+    /// Bytes since it was last observed.
+    bytes: u32,
+    /// Since it was last observed.
     expected: u32,
     lost: u32,
     highest: u16,
-    /// Where a stream that begins anew goes on.
-    restart: u16,
     /// Place of its sums.
     place: u16,
     /// Numbers of the window that came or are awaited, from the highest on.
@@ -127,12 +135,26 @@ struct Stream {
     from_arrival: Mono,
     from_timestamp: u32,
     rate: u32,
-    /// The last measure did not agree with the rate.
-    doubted: bool,
     owner: u32,
     /// Of the same allocation; of the free ones.
     next: u32,
     previous: u32,
+    /// Where a stream that begins anew goes on.
+    restart: u16,
+    /// The last measure did not agree with the rate.
+    doubted: bool,
+    /// When its first packet came.
+    since: Mono,
+    /// What it was like until it was last observed.
+    so_far: SoFar,
+}
+
+/// Sums of one stream.
+#[derive(Clone, Copy, Default, Debug)]
+struct SoFar {
+    expected: u64,
+    lost: u64,
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,11 +171,12 @@ enum State {
 
 impl Quality {
     /// Nobody's streams. `seed` keeps those who choose their sources from choosing their places in the table.
-    pub(crate) fn new(tenants: usize, seed: u64) -> Self {
-        Self::with_places(tenants, seed, STREAMS_PER_WORKER_MAX)
+    /// With `tells` their ends are kept for [`Quality::take_ended`].
+    pub(crate) fn new(tenants: usize, seed: u64, tells: bool) -> Self {
+        Self::with_places(tenants, seed, tells.then_some(STREAM_TOLD_PACKETS_MIN), STREAMS_PER_WORKER_MAX)
     }
 
-    pub(crate) fn with_places(tenants: usize, seed: u64, places: u32) -> Self {
+    pub(crate) fn with_places(tenants: usize, seed: u64, told_from: Option<u64>, places: u32) -> Self {
         Quality {
             streams: Vec::with_capacity(places as usize),
             places,
@@ -167,6 +190,9 @@ impl Quality {
             hand: 0,
             search_at: Mono::default(),
             media: vec![Media::default(); media_places(tenants)].into(),
+            ended: Vec::with_capacity(told_from.map_or(0, |_| STREAMS_UNTOLD_MAX)),
+            untold: 0,
+            told_from,
         }
     }
 
@@ -176,9 +202,21 @@ impl Quality {
     }
 
     /// Makes room for an allocation in a slot.
-    pub(crate) fn begin(&mut self, allocation: u32) {
-        let len = self.owners.len().max(allocation as usize + 1);
-        self.owners.resize(len, Owner { first: NONE, count: 0, search_at: Mono::default() });
+    pub(crate) fn begin(&mut self, allocation: u32, session: SessionId, tenant: TenantId) {
+        let at = allocation as usize;
+        let new = Owner { session, tenant, first: NONE, count: 0, search_at: Mono::default() };
+        self.owners.resize(self.owners.len().max(at + 1), new);
+        self.owners[at] = new;
+    }
+
+    /// The streams that have ended since, as found at a time.
+    pub(crate) fn take_ended(&mut self, unix_seconds: u64) -> impl Iterator<Item = StreamEnded> {
+        self.ended.drain(..).map(move |ended| StreamEnded { unix_seconds, ..ended })
+    }
+
+    /// How many have ended since that are not among them.
+    pub(crate) fn take_untold(&mut self) -> u64 {
+        std::mem::take(&mut self.untold)
     }
 
     /// The flow of a new channel or permission.
@@ -348,7 +386,7 @@ impl Quality {
             }
             self.owners[allocation as usize].search_at = now.after(STREAM_SEARCH_INTERVAL);
             let silent = self.most_silent(now, Siblings { quality: self, at: owner.first })?;
-            self.end_stream(silent);
+            self.give_place(silent);
         }
         if self.free == NONE && self.streams.len() as u32 == self.places {
             if now < self.search_at {
@@ -359,7 +397,7 @@ impl Quality {
             let first = self.hand;
             self.hand = (first + STREAM_SEARCH_MAX) % all;
             let silent = self.most_silent(now, (first..first + STREAM_SEARCH_MAX.min(all)).map(|at| at % all))?;
-            self.end_stream(silent);
+            self.give_place(silent);
         }
         Some(if self.free == NONE { self.streams.len() as u32 } else { self.free })
     }
@@ -372,10 +410,25 @@ impl Quality {
             .and_then(|(silence, at)| (silence >= SILENT_NANOS).then_some(at))
     }
 
+    /// Ends a stream amid packets: it is told of where there is room.
+    fn give_place(&mut self, at: u32) {
+        let told_from = self.told_from;
+        if self.ended.len() == self.ended.capacity() {
+            self.untold += u64::from(self.told_from.take().is_some());
+        }
+        self.end_stream(at);
+        self.told_from = told_from;
+    }
+
     /// What it still awaits is lost.
     fn end_stream(&mut self, at: u32) {
         let stream = &mut self.streams[at as usize];
         stream.end(&mut self.media[usize::from(stream.place)]);
+        let is_media = stream.key & RTCP == 0 && stream.so_far.expected > 0;
+        if is_media && self.told_from.is_some_and(|least| stream.so_far.expected >= least) {
+            let owner = &self.owners[stream.owner as usize];
+            self.ended.push(stream.told(owner.session, owner.tenant));
+        }
         let (key, chain, next, previous, owner) =
             (stream.key, stream.chain, stream.next, stream.previous, stream.owner);
         (stream.state, stream.key, stream.next) = (State::Free, 0, self.free);
@@ -441,20 +494,23 @@ impl Stream {
             tick: 0,
             timestamp: 0,
             chain: NONE,
+            bytes: 0,
             expected: 0,
             lost: 0,
             highest: 0,
-            restart: 0,
             place,
             open: 0,
             state,
             from_arrival: now,
             from_timestamp: 0,
             rate: 0,
-            doubted: false,
             owner: NONE,
             next: NONE,
             previous: NONE,
+            restart: 0,
+            doubted: false,
+            since: now,
+            so_far: SoFar::default(),
         }
     }
 
@@ -468,7 +524,7 @@ impl Stream {
         if self.state != State::Live {
             return self.unsettled(now, sequence, timestamp, len, sums);
         }
-        sums.add(MediaCounter::Bytes, len as u64);
+        self.weigh(len, sums);
         if ahead.wrapping_sub(1) < RTP_DROPOUT_MAX {
             self.advance(ahead, sums);
             self.highest = sequence;
@@ -476,6 +532,14 @@ impl Stream {
         } else {
             self.behind(sequence, sums);
         }
+    }
+
+    /// Counts its bytes.
+    #[inline]
+    fn weigh(&mut self, len: usize, sums: &mut Media) {
+        // Of 5 s: what does not fit is more than a core relays.
+        self.bytes = self.bytes.saturating_add(len as u32);
+        sums.add(MediaCounter::Bytes, len as u64);
     }
 
     /// The highest number is now so many further.
@@ -527,7 +591,7 @@ impl Stream {
             State::Probation(_) => 1,
             State::Leaping if sequence == self.restart => {
                 self.give_up(sums);
-                sums.add(MediaCounter::Bytes, len as u64);
+                self.weigh(len, sums);
                 return self.settle(now, sequence, timestamp, 2, sums);
             }
             _ => {
@@ -535,13 +599,15 @@ impl Stream {
                 return self.packet(now, sequence, timestamp, len, sums);
             }
         };
-        self.expected = if in_a_row == 1 { 0 } else { self.expected } + len as u32;
+        if in_a_row == 1 {
+            (self.since, self.bytes) = (now, 0);
+        }
+        self.bytes += len as u32;
         (self.highest, self.arrival, self.state) = (sequence, now, State::Probation(in_a_row));
         if in_a_row >= RTP_PROBATION_PACKETS {
-            sums.add(MediaCounter::Bytes, u64::from(self.expected));
+            sums.add(MediaCounter::Bytes, u64::from(self.bytes));
             sums.add(MediaCounter::Streams, 1);
             sums.add(MediaCounter::ClockUnknown, 1);
-            self.expected = 0;
             self.settle(now, sequence, timestamp, in_a_row, sums);
         }
     }
@@ -597,8 +663,16 @@ impl Stream {
         if self.expected > 0 {
             sums.observe_loss(self.lost, self.expected);
             self.measure(sums);
-            (self.expected, self.lost) = (0, 0);
         }
+        self.sum_up();
+    }
+
+    /// Puts what there was since the last time to what there was before.
+    fn sum_up(&mut self) {
+        self.so_far.expected += u64::from(self.expected);
+        self.so_far.lost += u64::from(self.lost);
+        self.so_far.bytes += u64::from(self.bytes);
+        (self.expected, self.lost, self.bytes) = (0, 0, 0);
     }
 
     /// What is awaited will not come.
@@ -657,12 +731,44 @@ impl Stream {
             if self.rate == 0 {
                 sums.take_one(MediaCounter::ClockUnknown);
             }
+            self.sum_up();
+        }
+    }
+
+    /// What is told of it once it has ended; when is filled in by whoever knows the time.
+    fn told(&self, session: SessionId, tenant: TenantId) -> StreamEnded {
+        let SoFar { expected, lost, bytes } = self.so_far;
+        StreamEnded {
+            session,
+            tenant,
+            leg: if self.key & PEER == 0 { Leg::Client } else { Leg::Peer },
+            kind: kind(self.rate),
+            unix_seconds: 0,
+            duration: self.arrival.since(self.since),
+            packets_expected: expected,
+            packets_lost: lost,
+            packets_received: expected - lost.min(expected),
+            bytes,
+            jitter: (self.rate != 0).then(|| Duration::from_nanos(self.jitter >> 4)),
         }
     }
 }
 
 /// The bit of a key that RTCP has.
 const RTCP: u64 = 1 << 32;
+
+/// The bit of a key that what comes from peers has.
+const PEER: u64 = (Leg::Peer as u64) << 33;
+
+/// What a clock of so many Hz is usual for.
+const fn kind(rate: u32) -> MediaKind {
+    match rate {
+        0 => MediaKind::Unknown,
+        1_000 => MediaKind::Text,
+        90_000 => MediaKind::Video,
+        _ => MediaKind::Audio,
+    }
+}
 
 #[inline]
 fn key(flow: &Flow, leg: Leg, rtcp: bool, ssrc: u32) -> u64 {
@@ -672,9 +778,9 @@ fn key(flow: &Flow, leg: Leg, rtcp: bool, ssrc: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const TENANT: TenantId = TenantId(0);
+    const SESSION: SessionId = SessionId([7; 16]);
 
     /// One flow of one allocation, and a clock.
     struct Way {
@@ -690,8 +796,8 @@ mod tests {
         }
 
         fn with_places(places: u32) -> Self {
-            let mut quality = Quality::with_places(1, 7, places);
-            quality.begin(0);
+            let mut quality = Quality::with_places(1, 7, Some(0), places);
+            quality.begin(0, SESSION, TENANT);
             let now = Mono::from_nanos(1_000_000_000_000);
             Way { flow: quality.flow(TENANT), quality, now, portion_at: now }
         }
@@ -924,7 +1030,7 @@ mod tests {
     #[test]
     fn a_worker_has_so_many() {
         let mut way = Way::with_places(8);
-        way.quality.begin(1);
+        way.quality.begin(1, SESSION, TENANT);
         (1..=8).for_each(|ssrc| (0..2).for_each(|n| way.comes(ssrc, n, 0)));
         (0..2).for_each(|n| way.comes(9, n, 0));
         assert_eq!(way.is(MediaCounter::Streams), 8);

@@ -53,7 +53,7 @@ impl<R: RngCore> Server<R> {
         options: SendOptions,
         slot: &mut S,
     ) -> Disposition {
-        let Some(allocation) = self.allocation_of(now.mono, client) else {
+        let Some(allocation) = self.allocation_of(now, client) else {
             return self.dropped(DropReason::NoAllocation);
         };
         let Some(relay) = self.at(allocation).relay(peer.family()) else {
@@ -102,9 +102,13 @@ impl<R: RngCore> Server<R> {
         };
         let target_allocation = *target_allocation;
         let from = Pii::new((relay.announced, relay.port).into());
-        self.count_up(allocation, len);
-        self.counters.add(Counter::single(Single::HairpinPackets), 1);
-        self.relay_to_client(now, target, from, target_allocation, slot)
+        let disposition = self.relay_to_client(now, target, from, target_allocation, slot);
+        // What the other allocation does not let in has gone nowhere.
+        if disposition != Disposition::Done {
+            self.count_up(allocation, len);
+            self.counters.add(Counter::single(Single::HairpinPackets), 1);
+        }
+        disposition
     }
 
     /// A packet that came to a relayed address through the kernel (RFC 8656, 11.3 and 12.7).

@@ -8,10 +8,12 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rand_core::RngCore;
+use sluice_base::event::{EndReason, RelayEvent};
 use sluice_base::io::{OpenError, OpenSpec, Opened, SendOptions, Slot};
 use sluice_base::limits::{
-    BINDING_UNKNOWN_MAX, CHANNEL_LIFETIME, LISTED_PLACES_MAX, PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME,
-    QUESTIONS_PER_CLIENT_MAX, QUESTIONS_PER_WORKER_MAX, RESERVATIONS_MAX, TIMER_GRAIN, VERDICT_DEADLINE,
+    BINDING_UNKNOWN_MAX, CHANNEL_LIFETIME, DENIALS_TOLD_BURST, DENIALS_TOLD_PER_SECOND, LISTED_PLACES_MAX,
+    PEERS_PER_REQUEST_MAX, PERMISSION_LIFETIME, QUESTIONS_PER_CLIENT_MAX, QUESTIONS_PER_WORKER_MAX, RESERVATIONS_MAX,
+    TIMER_GRAIN,
 };
 use sluice_base::message::{
     AllocationPage, Alternates, Envelope, LentPort, Order, ReservationToken, Traffic, WorkerMessage,
@@ -75,6 +77,8 @@ pub enum Output {
     },
     /// Tell another worker.
     Tell(WorkerId, WorkerMessage),
+    /// Tell whoever keeps records; only with [`ServerOptions::events`].
+    Event(RelayEvent),
 }
 
 /// Joins [`Output::Open`] and [`Server::opened`].
@@ -89,6 +93,8 @@ pub struct Server<R> {
     pub(crate) auth: Authenticator,
     pub(crate) guard: Guard,
     pub(crate) sources: SourceLimiter,
+    /// Of refusals that are told.
+    pub(crate) denials: SourceLimiter,
     pub(crate) ports: PortPool,
     /// What each socket is, by its index.
     pub(crate) roles: Vec<Role>,
@@ -148,6 +154,8 @@ pub(crate) struct Request {
     pub(crate) transaction: TransactionId,
     pub(crate) fingerprint: bool,
     pub(crate) identity: Arc<Identity>,
+    /// The stay that it is about: of an Allocate the one that it asks for, once that is drawn.
+    pub(crate) session: Option<SessionId>,
 }
 
 /// What is decided once the verdict is there.
@@ -172,13 +180,20 @@ impl<R: RngCore> Server<R> {
         let (clients, permissions, relays) = (table(), table(), table());
         let (reservations, openings, asked) = (table(), table(), table());
         let (open_requests, open_of_client) = (table(), table());
-        let [routes_seed, answers_seed, sources_seed, streams_seed] = [(); 4].map(|()| rng.next_u64());
+        let [routes_seed, answers_seed, sources_seed, streams_seed, denials_seed] = [(); 5].map(|()| rng.next_u64());
         let settings = Settings::new(options);
         let options = settings.options.clone();
         Server {
             auth: Authenticator::new(&settings, &shared.nonce_key),
             guard: Guard::new(&options, shared.live.clone()),
-            sources: SourceLimiter::new(&options.guard, sources_seed),
+            sources: SourceLimiter::new(
+                (options.guard.unauthenticated_per_second, options.guard.unauthenticated_burst),
+                sources_seed,
+            ),
+            denials: SourceLimiter::new(
+                (if options.events { DENIALS_TOLD_PER_SECOND } else { 0 }, DENIALS_TOLD_BURST),
+                denials_seed,
+            ),
             ports: PortPool::new(options.relays.len(), options.ports.clone(), options.worker, options.workers),
             roles: Vec::new(),
             clients: HashMap::with_hasher(clients),
@@ -202,7 +217,7 @@ impl<R: RngCore> Server<R> {
             outputs: VecDeque::new(),
             counters: Counters::default(),
             draining: None,
-            quality: Quality::new(options.tenants.len(), streams_seed),
+            quality: Quality::new(options.tenants.len(), streams_seed, options.events),
             streams_timed: false,
             options,
             shared,
@@ -260,9 +275,9 @@ impl<R: RngCore> Server<R> {
     pub fn message(&mut self, now: Now, envelope: Envelope) {
         match envelope {
             Envelope::Worker(from, message) => self.worker_message(now, from, message),
-            Envelope::Order(Order::End(id)) if self.slot_of(id).is_some() => self.end(id, Single::AllocationsExpired),
+            Envelope::Order(Order::End(id)) => self.end(now, id, EndReason::Order),
             Envelope::Order(Order::Drain(alternates)) => self.draining = Some(alternates),
-            Envelope::Order(Order::Stop) => self.stop(),
+            Envelope::Order(Order::Stop) => self.stop(now),
             _ => {}
         }
     }
@@ -435,7 +450,7 @@ impl<R: RngCore> Server<R> {
     }
 
     fn request(&mut self, now: Now, socket: SocketId, client: Client, message: &Message<'_>) -> Disposition {
-        let allocation = self.allocation_of(now.mono, client);
+        let allocation = self.allocation_of(now, client);
         let known = allocation.map(|slot| self.at(slot).identity.clone());
         let identity = match self.auth.authenticate(now, client.address, client.listener, message, known.as_ref()) {
             Ok(identity) => identity,
@@ -453,6 +468,7 @@ impl<R: RngCore> Server<R> {
         if self.open_requests.contains_key(&(client, message.transaction)) {
             return self.dropped(DropReason::QuestionOpen);
         }
+        let session = allocation.filter(|_| message.method != Method::ALLOCATE).map(|slot| self.at(slot).session);
         let request = Request {
             socket,
             client,
@@ -460,6 +476,7 @@ impl<R: RngCore> Server<R> {
             transaction: message.transaction,
             fingerprint: message.attributes.fingerprint,
             identity,
+            session,
         };
         let unknown = message.attributes.unknown_types();
         if !unknown.is_empty() {
@@ -582,7 +599,7 @@ impl<R: RngCore> Server<R> {
     }
 
     /// Puts the question of a request, unless too many are open.
-    fn ask(&mut self, now: Now, request: Request, allocation: Option<u32>, operation: Operation) -> Disposition {
+    fn ask(&mut self, now: Now, mut request: Request, allocation: Option<u32>, operation: Operation) -> Disposition {
         let client = request.client;
         let open = self.open_of_client.get(&client).copied().unwrap_or(0);
         if self.asked.len() >= QUESTIONS_PER_WORKER_MAX || open >= QUESTIONS_PER_CLIENT_MAX {
@@ -594,6 +611,7 @@ impl<R: RngCore> Server<R> {
             // Nothing but an Allocate is asked without an allocation.
             (_, None) => return self.dropped(DropReason::NoAllocation),
         };
+        request.session = Some(session);
         self.open_of_client.insert(client, open + 1);
         self.open_requests.insert((client, request.transaction), ());
         let (hook, lifetime) = match &operation {
@@ -636,9 +654,19 @@ impl<R: RngCore> Server<R> {
 
     fn put(&mut self, now: Now, question: Question, asked: Asked) {
         self.counters.add(Counter::single(Single::QuestionsAsked), 1);
-        self.wheel.add(now.mono.after(VERDICT_DEADLINE), Timer::Question(question.id));
+        self.wheel.add(now.mono.after(self.options.verdict_deadline), Timer::Question(question.id));
         self.asked.insert(question.id, asked);
         self.outputs.push_back(Output::Ask(question));
+    }
+
+    /// What a grant means from `now` on. It is asked again when a question and one retransmission of
+    /// patience are left, or at half of a shorter time.
+    pub(crate) fn granted_by(&self, now: Mono, grant: &Grant) -> Granted {
+        let Some(valid_for) = grant.valid_for else {
+            return Granted { until: Mono::NEVER, review_at: Mono::NEVER, reviewing: false };
+        };
+        let patience = (self.options.verdict_deadline * 2).min(valid_for / 2);
+        Granted { until: now.after(valid_for), review_at: now.after(valid_for - patience), reviewing: false }
     }
 
     /// A request whose question was put has its answer. From the question to here, verdict or not, a
@@ -669,7 +697,7 @@ impl<R: RngCore> Server<R> {
 
     /// A policy said yes, about the allocation that there was when it was asked.
     fn granted(&mut self, now: Now, request: Request, operation: Operation, about: Option<AllocationId>, grant: Grant) {
-        let allocation = self.allocation_of(now.mono, request.client);
+        let allocation = self.allocation_of(now, request.client);
         if allocation.map(|slot| self.at(slot).id) != about {
             return self.refuse(now, &request, Code::AllocationMismatch);
         }
@@ -694,9 +722,10 @@ impl<R: RngCore> Server<R> {
 
     fn refresh(&mut self, now: Now, request: &Request, slot: u32, wish: Duration, grant: Grant) -> Result<(), Code> {
         let lifetime = granted_lifetime(&grant, wish);
+        let granted = self.granted_by(now.mono, &grant);
         let allocation = self.at_mut(slot);
         allocation.until = now.mono.after(lifetime);
-        allocation.grant = Granted::by(now.mono, &grant);
+        allocation.grant = granted;
         if let Some(bits) = grant.bits_per_second {
             allocation.claim.limit_bits(bits);
         }
@@ -740,7 +769,7 @@ impl<R: RngCore> Server<R> {
     /// Makes a permission that has been claimed, or refreshes it.
     fn permit_one(&mut self, now: Now, slot: u32, peer: Pii<IpAddr>, grant: &Grant) {
         let until = now.mono.after(PERMISSION_LIFETIME);
-        let grant = Granted::by(now.mono, grant);
+        let grant = self.granted_by(now.mono, grant);
         match self.permissions.get_mut(&(slot, peer)) {
             Some(permission) => (permission.until, permission.grant) = (until, grant),
             None => {
@@ -748,7 +777,9 @@ impl<R: RngCore> Server<R> {
                     Judgement::OwnRelay(relay) => Some(relay),
                     _ => None,
                 };
-                self.at_mut(slot).permitted.push(peer);
+                let allocation = self.at_mut(slot);
+                allocation.permitted.push(peer);
+                allocation.permissions_made = allocation.permissions_made.saturating_add(1);
                 let flow = self.quality.flow(self.at(slot).identity.tenant);
                 self.permissions.insert((slot, peer), Permission { until, grant, due_at: Mono::NEVER, own, flow });
             }
@@ -763,7 +794,7 @@ impl<R: RngCore> Server<R> {
             let route = *self.routes.record(at);
             let same = route.number == number && route.peer == peer;
             if now.mono >= route.bound_until && !same {
-                self.end_channel(slot, at);
+                self.end_channel(now, slot, at);
             } else if !same && (route.number == number || route.peer == peer) {
                 // Bound meanwhile by another request whose question was open too.
                 return Err(Code::BadRequest);
@@ -805,7 +836,9 @@ impl<R: RngCore> Server<R> {
                     bound_until,
                     flow,
                 });
-                self.at_mut(slot).routes.push(at);
+                let allocation = self.at_mut(slot);
+                allocation.routes.push(at);
+                allocation.channels_made = allocation.channels_made.saturating_add(1);
                 let next = self.within_a_turn(now.mono, bound_until);
                 self.wheel.add(next, Timer::Channel(id, number));
             }
@@ -836,13 +869,13 @@ impl<R: RngCore> Server<R> {
         match (verdict, peer) {
             // A yes that comes after the end brings nothing back, though the timer has not come round yet.
             (_, None) if now.mono >= self.at(slot).live_until() => {
-                return self.end(id, Single::AllocationsExpired);
+                return self.end(now, id, self.at(slot).lapse());
             }
             (_, Some(peer)) if self.permissions.get(&(slot, peer)).is_some_and(|p| now.mono >= p.live_until()) => {
-                self.end_permission(slot, peer);
+                self.end_permission(now, slot, peer);
             }
             (Verdict::Allow(grant), None) => {
-                let granted = Granted::by(now.mono, &grant);
+                let granted = self.granted_by(now.mono, &grant);
                 let allocation = self.at_mut(slot);
                 allocation.grant = granted;
                 if let Some(max) = grant.lifetime_max {
@@ -854,14 +887,14 @@ impl<R: RngCore> Server<R> {
                 self.watch_allocation(now.mono, slot);
             }
             (Verdict::Allow(grant), Some(peer)) => {
-                let granted = Granted::by(now.mono, &grant);
+                let granted = self.granted_by(now.mono, &grant);
                 if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
                     permission.grant = granted;
                     self.watch_permission(now.mono, slot, peer);
                 }
             }
-            (Verdict::Deny(_), None) => return self.end(id, Single::AllocationsExpired),
-            (Verdict::Deny(_), Some(peer)) => self.end_permission(slot, peer),
+            (Verdict::Deny(_), None) => return self.end(now, id, EndReason::Policy),
+            (Verdict::Deny(_), Some(peer)) => self.end_permission(now, slot, peer),
         }
         self.update_routes(slot);
     }
@@ -876,7 +909,8 @@ impl<R: RngCore> Server<R> {
         }
         allocation.due_at = Mono::NEVER;
         if now.mono >= allocation.live_until() {
-            return self.end(id, Single::AllocationsExpired);
+            let reason = allocation.lapse();
+            return self.end(now, id, reason);
         }
         if allocation.grant.is_due(now.mono) {
             allocation.grant.reviewing = true;
@@ -914,7 +948,7 @@ impl<R: RngCore> Server<R> {
         }
         permission.due_at = Mono::NEVER;
         if now.mono >= permission.live_until() {
-            return self.end_permission(slot, peer);
+            return self.end_permission(now, slot, peer);
         }
         if permission.grant.is_due(now.mono) {
             permission.grant.reviewing = true;
@@ -944,7 +978,7 @@ impl<R: RngCore> Server<R> {
         if let Some(at) = found {
             let bound_until = self.routes.record(at).bound_until;
             if now.mono >= bound_until {
-                self.end_channel(slot, at);
+                self.end_channel(now, slot, at);
             } else {
                 let next = self.within_a_turn(now.mono, bound_until);
                 self.wheel.add(next, Timer::Channel(id, number));
@@ -955,6 +989,7 @@ impl<R: RngCore> Server<R> {
     /// A portion of the streams is to be observed, and the next one in a while.
     fn streams_due(&mut self, now: Now) {
         self.streams_timed = self.quality.observe_portion(now.mono);
+        self.tell_streams(now);
         if self.streams_timed {
             self.wheel.add(now.mono.after(PORTION_INTERVAL), Timer::Streams);
         }
@@ -997,8 +1032,8 @@ impl<R: RngCore> Server<R> {
         let id = self.at(slot).id;
         let other_stays = family.is_some() && self.at(slot).relays.iter().flatten().count() > 1;
         match family {
-            Some(family) if other_stays => self.end_family(slot, family),
-            _ => self.end(id, Single::AllocationsEnded),
+            Some(family) if other_stays => self.end_family(now, slot, family),
+            _ => self.end(now, id, EndReason::Client),
         }
         self.answer(now, request, Code::Ok, |builder| {
             builder.u32(attribute::LIFETIME, 0);
@@ -1006,30 +1041,37 @@ impl<R: RngCore> Server<R> {
     }
 
     /// Ends one family of a dual allocation.
-    fn end_family(&mut self, slot: u32, family: Family) {
+    fn end_family(&mut self, now: Now, slot: u32, family: Family) {
         let Some(relay) = self.at_mut(slot).relays[family_index(family)].take() else {
             return;
         };
         let peers: Vec<_> = self.at(slot).permitted.iter().copied().filter(|p| p.family() == family).collect();
-        peers.into_iter().for_each(|peer| self.end_permission(slot, peer));
+        peers.into_iter().for_each(|peer| self.end_permission(now, slot, peer));
         let routes = self.at(slot).routes.clone();
         routes
             .into_iter()
             .filter(|at| self.routes.record(*at).peer.family() == family)
             .collect::<Vec<_>>()
             .into_iter()
-            .for_each(|at| self.end_channel(slot, at));
+            .for_each(|at| self.end_channel(now, slot, at));
         self.release(relay);
     }
 
-    /// Ends an allocation.
-    pub(crate) fn end(&mut self, id: AllocationId, why: Single) {
-        let slot = id_slot(id);
+    /// Ends an allocation, if there is one of that id.
+    pub(crate) fn end(&mut self, now: Now, id: AllocationId, reason: EndReason) {
+        let Some(slot) = self.slot_of(id) else {
+            return;
+        };
         let Some(allocation) = self.allocations[slot as usize].take() else {
             return;
         };
-        self.counters.add(Counter::single(why), 1);
+        let counter = match reason {
+            EndReason::Client | EndReason::Stopped => Single::AllocationsEnded,
+            _ => Single::AllocationsExpired,
+        };
+        self.counters.add(Counter::single(counter), 1);
         self.quality.end(slot);
+        self.tell_ended(now, &allocation, self.traffic[slot as usize], reason);
         self.clients.remove(&allocation.client);
         for at in &allocation.routes {
             self.routes.remove(*at);
@@ -1052,27 +1094,37 @@ impl<R: RngCore> Server<R> {
         self.give_back(LentPort { relay_address: relay.address, port: relay.port }, relay.lent_by);
     }
 
-    pub(crate) fn end_permission(&mut self, slot: u32, peer: Pii<IpAddr>) {
+    pub(crate) fn end_permission(&mut self, now: Now, slot: u32, peer: Pii<IpAddr>) {
         if let Some(permission) = self.permissions.remove(&(slot, peer)) {
             self.quality.end_flow(slot, &permission.flow);
             let allocation = self.at_mut(slot);
             allocation.permitted.retain(|other| *other != peer);
             allocation.claim.end_permission();
             self.update_routes(slot);
+            self.tell_streams(now);
         }
     }
 
-    fn end_channel(&mut self, slot: u32, at: u32) {
+    fn end_channel(&mut self, now: Now, slot: u32, at: u32) {
         self.quality.end_flow(slot, &self.routes.record(at).flow);
         self.routes.remove(at);
         let allocation = self.at_mut(slot);
         allocation.routes.retain(|other| *other != at);
         allocation.claim.end_channel();
+        self.tell_streams(now);
     }
 
-    fn stop(&mut self) {
+    /// Ends everything, what is only asked for as well.
+    fn stop(&mut self, now: Now) {
         let all: Vec<_> = self.allocations().collect();
-        all.into_iter().for_each(|id| self.end(id, Single::AllocationsEnded));
+        all.into_iter().for_each(|id| self.end(now, id, EndReason::Stopped));
+        let asked: Vec<_> = self.asked.drain().map(|(_, asked)| asked).collect();
+        for asked in asked {
+            if let Asked::Request(request, ..) = asked {
+                self.refuse(now, &request, Code::InsufficientCapacity);
+            }
+        }
+        self.stop_openings(now);
     }
 
     fn worker_message(&mut self, now: Now, from: WorkerId, message: WorkerMessage) {
@@ -1116,12 +1168,12 @@ impl<R: RngCore> Server<R> {
     }
 
     /// The allocation of a five-tuple, unless it has run out by now.
-    pub(crate) fn allocation_of(&mut self, now: Mono, client: Client) -> Option<u32> {
+    pub(crate) fn allocation_of(&mut self, now: Now, client: Client) -> Option<u32> {
         let slot = *self.clients.get(&client)?;
         let allocation = self.at(slot);
-        let (id, live_until) = (allocation.id, allocation.live_until());
-        if now >= live_until {
-            self.end(id, Single::AllocationsExpired);
+        let (id, reason) = (allocation.id, allocation.lapse());
+        if now.mono >= allocation.live_until() {
+            self.end(now, id, reason);
             return None;
         }
         Some(slot)
@@ -1144,7 +1196,8 @@ impl<R: RngCore> Server<R> {
         }
         self.traffic[slot as usize] = Traffic::default();
         self.allocations[slot as usize] = Some(Box::new(allocation));
-        self.quality.begin(slot);
+        let allocation = self.at(slot);
+        self.quality.begin(slot, allocation.session, allocation.identity.tenant);
         self.watch_allocation(now, slot);
         self.counters.add(Counter::single(Single::AllocationsCreated), 1);
         slot
@@ -1196,6 +1249,7 @@ impl<R: RngCore> Server<R> {
     }
 
     pub(crate) fn refuse(&mut self, now: Now, request: &Request, code: Code) {
+        self.tell_denied(now, request, code);
         let alternate = self.draining.and_then(|alternates| alternates.of(request.client.address.family()));
         self.answer(now, request, code, |builder| {
             if let (Code::TryAlternate, Some(address)) = (code, alternate) {
@@ -1215,15 +1269,7 @@ impl<R: RngCore> Server<R> {
     }
 
     fn count(&mut self, method: Method, code: Code) {
-        let label = match method {
-            Method::BINDING => MethodLabel::Binding,
-            Method::ALLOCATE => MethodLabel::Allocate,
-            Method::REFRESH => MethodLabel::Refresh,
-            Method::CREATE_PERMISSION => MethodLabel::CreatePermission,
-            Method::CHANNEL_BIND => MethodLabel::ChannelBind,
-            _ => MethodLabel::Other,
-        };
-        self.counters.add(Counter::request(label, code), 1);
+        self.counters.add(Counter::request(method_label(method), code), 1);
     }
 }
 
@@ -1238,16 +1284,6 @@ enum Step {
 }
 
 impl Granted {
-    /// What a grant means from `now` on. It is asked again when a question and one retransmission of
-    /// patience are left, or at half of a shorter time.
-    pub(crate) fn by(now: Mono, grant: &Grant) -> Self {
-        let Some(valid_for) = grant.valid_for else {
-            return Granted { until: Mono::NEVER, review_at: Mono::NEVER, reviewing: false };
-        };
-        let patience = (VERDICT_DEADLINE * 2).min(valid_for / 2);
-        Granted { until: now.after(valid_for), review_at: now.after(valid_for - patience), reviewing: false }
-    }
-
     fn is_due(&self, now: Mono) -> bool {
         !self.reviewing && now >= self.review_at
     }
@@ -1258,6 +1294,18 @@ impl ServerOptions {
     pub(crate) fn lifetime(&self, asked_seconds: Option<u32>) -> Duration {
         let asked = asked_seconds.map_or(self.allocation_lifetime, |s| Duration::from_secs(u64::from(s)));
         asked.clamp(self.allocation_lifetime.min(self.allocation_lifetime_max), self.allocation_lifetime_max)
+    }
+}
+
+/// The label of a method in counters and events.
+pub(crate) const fn method_label(method: Method) -> MethodLabel {
+    match method {
+        Method::BINDING => MethodLabel::Binding,
+        Method::ALLOCATE => MethodLabel::Allocate,
+        Method::REFRESH => MethodLabel::Refresh,
+        Method::CREATE_PERMISSION => MethodLabel::CreatePermission,
+        Method::CHANNEL_BIND => MethodLabel::ChannelBind,
+        _ => MethodLabel::Other,
     }
 }
 

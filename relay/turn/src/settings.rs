@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rand_core::RngCore;
+use sluice_base::Now;
 
 use crate::auth::{UserHashes, userhashes};
 use crate::guard::{Guard, Judgement, SourceLimiter};
@@ -37,10 +38,10 @@ impl ServerOptions {
 }
 
 impl<R: RngCore> Server<R> {
-    /// Takes over other settings between two packets. Listeners, relay addresses, ports and workers stay what they
-    /// are. No allocation ends by it: who is no longer known cannot refresh theirs, and a permission of a peer that
-    /// is forbidden now is gone at once.
-    pub fn configure(&mut self, settings: &Settings) {
+    /// Takes over other settings between two packets. Listeners, relay addresses, ports, workers and whether events
+    /// are told stay what they are. No allocation ends by it: who is no longer known cannot refresh theirs, and a
+    /// permission of a peer that is forbidden now is gone at once.
+    pub fn configure(&mut self, now: Now, settings: &Settings) {
         let fixed = self.options.clone();
         let options = ServerOptions {
             worker: fixed.worker,
@@ -48,23 +49,24 @@ impl<R: RngCore> Server<R> {
             listeners: fixed.listeners,
             relays: fixed.relays,
             ports: fixed.ports,
+            events: fixed.events,
             ..settings.options.clone()
         };
         let rates = |o: &ServerOptions| (o.guard.unauthenticated_per_second, o.guard.unauthenticated_burst);
         if rates(&options) != rates(&self.options) {
-            self.sources = SourceLimiter::new(&options.guard, self.rng.next_u64());
+            self.sources = SourceLimiter::new(rates(&options), self.rng.next_u64());
         }
         self.guard = Guard::new(&options, self.shared.live.clone());
         self.auth.configure(settings);
         self.options = options;
-        self.end_forbidden_permissions();
+        self.end_forbidden_permissions(now);
         self.limit_again();
     }
 
-    fn end_forbidden_permissions(&mut self) {
+    fn end_forbidden_permissions(&mut self, now: Now) {
         let forbidden = |peer| self.guard.judge(peer) == Judgement::Forbidden;
         let ended: Vec<_> = self.permissions.keys().copied().filter(|(_, peer)| forbidden(*peer)).collect();
-        ended.into_iter().for_each(|(slot, peer)| self.end_permission(slot, peer));
+        ended.into_iter().for_each(|(slot, peer)| self.end_permission(now, slot, peer));
     }
 
     fn limit_again(&mut self) {

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use sluice_base::SocketId;
+use sluice_base::limits::{STREAM_SEARCH_INTERVAL, STREAMS_PER_ALLOCATION_MAX};
 use sluice_base::stats::{DropReason, Single};
+use sluice_base::{RelayEvent, SocketId};
 use sluice_turn::harness::model::{Client, Packet, Relay, channel_data, ip_address, options, socket_address};
 use sluice_turn::{Disposition, ServerOptions};
 
@@ -103,6 +105,38 @@ fn of_media_with_old_and_new_sources() {
     pass(0);
     let measured = allocation_counter::measure(|| (1..2000).for_each(&mut pass));
     assert_eq!(measured.count_total, 0, "allocations on the packet path");
+}
+
+#[test]
+fn of_media_whose_old_sources_give_their_places_to_new_ones() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT);
+    client.allocated(&mut relay);
+    let [peer, _] = PEERS.map(socket_address);
+    client.bind(&mut relay, 0x4000, peer);
+    let listener = relay.listener(0);
+    let mut bytes = channel_data(0x4000, &[7; 172]);
+    bytes[4] = 0x80;
+    let mut packet = Packet::new(&bytes);
+    let mut pass = |relay: &mut Relay, ssrc: u32, sequence: u16| {
+        bytes[6..8].copy_from_slice(&sequence.to_be_bytes());
+        bytes[12..16].copy_from_slice(&ssrc.to_be_bytes());
+        packet.refill(&bytes);
+        assert!(matches!(relay.packet(listener, client.address, &mut packet), Disposition::Relay { .. }));
+    };
+    let most = u32::from(STREAMS_PER_ALLOCATION_MAX);
+    (0..most).for_each(|ssrc| (0..60).for_each(|sequence| pass(&mut relay, ssrc, sequence)));
+    relay.pass(Duration::from_secs(2));
+    let measured = allocation_counter::measure(|| {
+        for ssrc in most..most + 50 {
+            relay.pass_without_timers(STREAM_SEARCH_INTERVAL);
+            (0..2).for_each(|sequence| pass(&mut relay, ssrc, sequence));
+        }
+    });
+    assert_eq!(measured.count_total, 0, "allocations on the packet path");
+    relay.pass(Duration::from_secs(1));
+    let told = relay.events.iter().filter(|event| matches!(event, RelayEvent::StreamEnded(_))).count();
+    assert_eq!(told, 50, "they are told of by a timer");
 }
 
 #[test]

@@ -132,6 +132,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
         self.io.wait(until, &mut batch)?;
         let now = self.io.now();
         let packets = batch.len() as u64;
+        self.decide.begin(now);
         for event in batch.drain(..) {
             match event {
                 // Nothing begins any more once it was told to stop.
@@ -197,6 +198,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             }
             Output::Open(ticket, spec) => self.opening.push_back((ticket, spec)),
             Output::Close(socket) => self.io.close(socket),
+            Output::Event(event) => self.decide.event(now, event),
             Output::Send { socket, to, reply } => self.send_bytes(socket, to, reply.bytes()),
             Output::Tell(worker, message) => {
                 let from = self.turn.worker();
@@ -247,7 +249,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                     self.outputs(now);
                 }
                 Mail::Configure(settings, answer) => {
-                    self.turn.configure(&settings);
+                    self.turn.configure(now, &settings);
                     self.outputs(now);
                     answer(());
                 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_base::Mono;
+use sluice_base::event::StreamEnded;
 use sluice_base::limits::STREAM_OBSERVE_INTERVAL;
 use sluice_base::stats::Leg;
 use sluice_base::stats::media::{Media, MediaCounter};
@@ -61,6 +62,7 @@ pub fn media(seed: u64) -> Result<[MediaTruth; Leg::COUNT], String> {
         permissions: 256,
         channels: 256,
         unauthenticated_per_second: 0,
+        events: true,
         nonce_lifetime: Duration::from_secs(3600),
         user: none,
         tenant: none,
@@ -109,7 +111,22 @@ impl World {
             }
         }
         self.stop()?;
+        for leg in Leg::ALL {
+            self.is_told(*leg, &script.truth[*leg as usize])?;
+        }
         Ok(script.truth)
+    }
+
+    /// What was told of the streams at their end is the truth as well.
+    fn is_told(&self, leg: Leg, truth: &MediaTruth) -> Result<(), String> {
+        let kernel = self.kernel.borrow();
+        let told = || kernel.stays.streams.iter().filter(|stream| stream.leg == leg);
+        let sum = |of: fn(&StreamEnded) -> u64| told().map(of).sum::<u64>();
+        let is = [sum(|s| s.packets_expected), sum(|s| s.packets_received), sum(|s| s.packets_lost), sum(|s| s.bytes)];
+        if is != [truth.expected, truth.received, truth.lost, truth.bytes] {
+            return Err(format!("from {leg:?}: {truth:?}\nthe ends of its streams tell {is:?}"));
+        }
+        Ok(())
     }
 
     fn live_until(&mut self, end: Mono) -> Result<(), String> {

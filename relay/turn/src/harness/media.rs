@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sluice_base::event::StreamEnded;
 use sluice_base::limits::{
     RTP_DROPOUT_MAX, RTP_MISORDER_MAX, RTP_PROBATION_PACKETS, STREAM_LIFETIME, STREAM_OBSERVE_INTERVAL,
 };
 use sluice_base::stats::Leg;
 use sluice_base::stats::media::{Media, MediaCounter, media_place};
-use sluice_base::{Mono, TenantId};
+use sluice_base::{Mono, SessionId, TenantId};
 use sluice_wire::rtp::{self, Packet};
 
 use super::reader::Reader;
@@ -25,6 +26,7 @@ const SOURCES: u32 = 4;
 /// More places than there are sources, or so few that streams are in each other's way.
 const PLACES: [u32; 2] = [256, 5];
 const TENANTS: usize = 2;
+const SESSION: SessionId = SessionId([7; 16]);
 /// Numbers that are awaited at a time.
 const WINDOW: i64 = 64;
 
@@ -89,9 +91,9 @@ struct Live {
 
 impl Run {
     fn new(places: u32) -> Self {
-        let mut quality = Quality::with_places(TENANTS, 1, places);
+        let mut quality = Quality::with_places(TENANTS, 1, Some(0), places);
         let flows = std::array::from_fn(|allocation| {
-            quality.begin(allocation as u32);
+            quality.begin(allocation as u32, SESSION, tenant(allocation));
             std::array::from_fn(|_| quality.flow(tenant(allocation)))
         });
         Run {
@@ -190,7 +192,7 @@ impl Run {
     fn end_allocation(&mut self, allocation: usize) {
         self.quality.end(allocation as u32);
         self.flows[allocation] = std::array::from_fn(|_| self.quality.flow(tenant(allocation)));
-        self.quality.begin(allocation as u32);
+        self.quality.begin(allocation as u32, SESSION, tenant(allocation));
         self.end_modelled(|name| name.0 == allocation);
     }
 
@@ -224,8 +226,22 @@ impl Run {
             let counts = self.counts(*leg);
             assert_eq!(counts.received + counts.lost, counts.expected, "nothing is awaited any more");
         }
+        self.told_is_counted();
         let gauges = [MediaCounter::Streams, MediaCounter::ClockUnknown];
         assert!(self.quality.media().iter().all(|media| gauges.iter().all(|gauge| media.value(*gauge) == 0)));
+    }
+
+    /// The streams that have ended are together what was counted.
+    fn told_is_counted(&mut self) {
+        let ended: Vec<_> = self.quality.take_ended(1).collect();
+        for leg in Leg::ALL {
+            let sum = |of: fn(&StreamEnded) -> u64| ended.iter().filter(|e| e.leg == *leg).map(of).sum::<u64>();
+            let counts = self.counts(*leg);
+            let told = [sum(|e| e.packets_expected), sum(|e| e.packets_lost), sum(|e| e.packets_received)];
+            assert_eq!(told, [counts.expected, counts.lost, counts.received], "{leg:?}");
+            assert_eq!(sum(|e| e.bytes), counts.bytes, "{leg:?}");
+        }
+        assert_eq!(self.quality.take_untold(), 0);
     }
 
     /// What the machine has counted, for all tenants.

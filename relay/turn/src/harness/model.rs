@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::RngCore;
+use sluice_base::event::RelayEvent;
 use sluice_base::io::{OpenError, OpenSpec, Opened, Slot};
 use sluice_base::limits::{
     ALLOCATION_LIFETIME_DEFAULT, ALLOCATION_LIFETIME_MAX, CHANNELS_PER_ALLOCATION_DEFAULT, HEADROOM_MIN,
-    NONCE_LIFETIME_MAX, PERMISSIONS_PER_ALLOCATION_DEFAULT, TAILROOM_MIN,
+    NONCE_LIFETIME_MAX, PERMISSIONS_PER_ALLOCATION_DEFAULT, TAILROOM_MIN, VERDICT_DEADLINE,
 };
 use sluice_base::message::{Envelope, WorkerMessage};
 use sluice_base::policy::{Grant, Question, Verdict};
@@ -158,6 +159,8 @@ pub fn options() -> ServerOptions {
         channels_per_allocation: CHANNELS_PER_ALLOCATION_DEFAULT,
         bits_per_second: 0,
         packets_per_second: 0,
+        events: true,
+        verdict_deadline: VERDICT_DEADLINE,
     }
 }
 
@@ -223,6 +226,8 @@ pub struct Relay {
     pub opens: Vec<OpenSpec>,
     /// What other workers were told and have not been handed yet.
     pub told: Vec<(WorkerId, WorkerMessage)>,
+    /// What was told to whoever keeps records.
+    pub events: Vec<RelayEvent>,
     /// Local address by socket index; `None` once closed.
     sockets: Vec<Option<(SocketId, SocketAddr)>>,
     pending: Vec<(OpenTicket, OpenSpec)>,
@@ -255,6 +260,7 @@ impl Relay {
             questions: Vec::new(),
             opens: Vec::new(),
             told: Vec::new(),
+            events: Vec::new(),
             sockets: Vec::new(),
             pending: Vec::new(),
             sent: Vec::new(),
@@ -406,6 +412,7 @@ impl Relay {
                     self.sent.push(Sent { socket, to, bytes, dont_fragment: false });
                 }
                 Output::Tell(worker, message) => self.told.push((worker, message)),
+                Output::Event(event) => self.events.push(event),
             }
         }
     }

@@ -10,6 +10,7 @@ mod credentials;
 mod draining;
 mod dual;
 mod even_port;
+mod events;
 mod expiry;
 mod guard;
 mod lifetime;

@@ -8,7 +8,7 @@ use sluice_turn::{AccountLimits, GuardOptions, Network, ServerOptions, Settings,
 use crate::{CLIENT, CLIENT_2, at, peer, seconds};
 
 fn configure(relay: &mut Relay, options: ServerOptions) {
-    relay.server.configure(&Settings::new(options));
+    relay.server.configure(relay.now, &Settings::new(options));
 }
 
 fn closed(range: &str, bits: u8) -> ServerOptions {
