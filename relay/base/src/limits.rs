@@ -338,3 +338,69 @@ pub const DESTROYED_KEYS_MAX: usize = TENANTS_MAX;
 
 /// How soon the destruction of a key is tried again that a file system refused.
 pub const KEY_DESTRUCTION_RETRY: Duration = Duration::from_secs(1);
+
+/// Lines that wait for the spool: a second of 4000 sessions' ends, 2 MB of the usual ones.
+pub const SPOOL_QUEUE_MAX: usize = 4096;
+
+/// Bytes of one line of the spool: a record takes a few hundred, and a log event that is longer says nothing more.
+pub const SPOOL_LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of one segment of the spool unless the options say otherwise: what is overwritten and removed at once.
+pub const SPOOL_SEGMENT_BYTES_DEFAULT: u64 = 512 * 1024;
+
+/// The fewest bytes of one segment: several lines of any length fit.
+pub const SPOOL_SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+
+/// The most bytes of one segment: it is overwritten in one go.
+pub const SPOOL_SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Segments of the spool unless the options say otherwise: a quarter of a gigabyte for sinks that are down, and a
+/// week of hours beside it (see [`SPOOL_SEGMENT_AGE`]).
+pub const SPOOL_SEGMENTS_DEFAULT: usize = 512;
+
+/// The fewest segments: one that is written while another one is shipped.
+pub const SPOOL_SEGMENTS_MIN: usize = 2;
+
+/// The most segments: a start looks at each.
+pub const SPOOL_SEGMENTS_MAX: usize = 16_384;
+
+/// How long lines are added to one segment: what is overwritten for its age is at most so much younger than that age.
+pub const SPOOL_SEGMENT_AGE: Duration = Duration::from_secs(3600);
+
+/// Longest stay of a line in the spool, shipped or not: class `ip` is kept no longer.
+pub const SPOOL_KEEP_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Bytes of one batch for a sink: receivers take requests of a megabyte.
+pub const SPOOL_BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Sinks of one spool: each has a task, and reads all of it.
+pub const SPOOL_SINKS_MAX: usize = 8;
+
+/// Smallest time between two writes of the spool: lines that come together are written together.
+pub const SPOOL_GATHER: Duration = Duration::from_millis(50);
+
+/// Smallest time between two batches of one sink that are not full, between two times that the spool is synced and its
+/// progress kept: what is sent twice after a crash.
+pub const SPOOL_SHIP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a sink is left alone after its first failure; it doubles with each further one.
+pub const SPOOL_RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// Longest that a failing sink is left alone: how long its return may go unseen.
+pub const SPOOL_RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// How long a receiver may take to answer one batch.
+pub const SPOOL_HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the spool may take to stop: a disk that hangs does not hold the process.
+pub const SPOOL_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of the file with the sinks' progress: eight of them take two kilobytes.
+pub const SPOOL_PROGRESS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of one buffer that the ring of the spool knows: what two seconds of a busy spool take is one write.
+pub const SPOOL_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Buffers that the ring of the spool knows: one for the segments, one for each of a few file sinks; whoever gets
+/// none writes without.
+pub const SPOOL_BUFFERS: usize = 4;

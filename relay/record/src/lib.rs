@@ -1,5 +1,6 @@
 //! The record plane: what is written down, under which key, and when it is gone. The only crate that writes files.
 #![forbid(unsafe_code)]
 
+pub mod spool;
 pub mod testing;
 pub mod vault;
