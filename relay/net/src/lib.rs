@@ -15,6 +15,7 @@ pub mod os;
 mod ring;
 mod run;
 mod socket;
+mod steps;
 mod waker;
 
 pub use arena::Packet;
@@ -22,3 +23,4 @@ pub use epoll::{Epoll, EpollOptions};
 pub use memory::LockedMemory;
 pub use ring::{FEATURES, Features, Ring, RingBuilder, RingOptions, probe};
 pub use socket::{Buffers, buffers_granted, listener_free};
+pub use steps::{ClockSteps, ClockWait};

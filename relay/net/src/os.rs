@@ -29,7 +29,23 @@ pub fn is_tmpfs(path: &Path) -> io::Result<bool> {
     let mut about: libc::statfs = unsafe { zeroed() };
     // SAFETY: the path ends with a zero byte, and the kernel writes a statfs.
     check(unsafe { libc::statfs(path.as_ptr(), &mut about) })?;
-    Ok(about.f_type == libc::TMPFS_MAGIC)
+    Ok(about.f_type == libc::TMPFS_MAGIC || about.f_type == RAMFS_MAGIC)
+}
+
+/// The kernel's number of ramfs (linux/magic.h).
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+
+/// What tells one start of the machine from another; `None` where /proc does not show it (ProcSubset=pid).
+pub fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+/// Whether memory may be written to a disk: a swap is in use; `None` where /proc does not show it (ProcSubset=pid).
+pub fn has_swap() -> Option<bool> {
+    let text = std::fs::read_to_string("/proc/swaps").ok()?;
+    Some(text.lines().skip(1).any(|line| !line.trim().is_empty()))
 }
 
 /// The cores that this process may run on, in ascending order.
@@ -189,6 +205,13 @@ mod tests {
         assert!(is_tmpfs(Path::new("/dev/shm")).unwrap());
         assert!(!is_tmpfs(Path::new("/proc")).unwrap());
         assert!(is_tmpfs(Path::new("/nowhere/at/all")).is_err());
+    }
+
+    #[test]
+    fn what_the_machine_does_not_say_is_none_and_no_error() {
+        assert_eq!(boot_id(), boot_id());
+        let said = std::fs::read_to_string("/proc/swaps").ok();
+        assert_eq!(has_swap(), said.map(|text| text.lines().count() > 1));
     }
 
     #[test]
