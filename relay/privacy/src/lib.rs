@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod class;
+pub mod clock;
 pub mod date;
 pub mod keyring;
 pub mod pseudonym;
 pub mod seal;
 
 pub use class::Class;
+pub use clock::{Clock, Horizon};
 pub use date::Day;
 pub use keyring::{KeyName, KeyRing};
 

@@ -4,6 +4,7 @@
 //! that outlives a restart of the service and not of the machine, and dies as [`sluice_privacy::keyring`] says.
 //! Everything else that is sealed is under the tenant's long-lived key, which lies in the state directory.
 
+mod clock_file;
 mod files;
 mod gate;
 mod key_file;
@@ -24,8 +25,9 @@ use sluice_base::{Pii, limits};
 use sluice_crypto::{NONCE_BYTES, Plaintext, Signer, Verifier, Zeroizing};
 use sluice_privacy::keyring::{Deadline, Status, Stored, Today};
 use sluice_privacy::seal::{self, Header};
-use sluice_privacy::{Class, Day, KeyName, KeyRing, Moment, pseudonym};
+use sluice_privacy::{Class, Clock, Day, Horizon, KeyName, KeyRing, Moment, clock, pseudonym};
 
+use clock_file::{ClockFile, Says};
 use files::{KeyDirectory, LongKeys};
 use key_file::KeyFile;
 
@@ -42,8 +44,14 @@ pub struct Vault {
     inner: Mutex<Inner>,
 }
 
+/// A clock that is so far behind what it was has not been corrected, but set.
+const CLOCK_BEHIND_SECONDS: u64 = 3600;
+
 struct Inner {
     ring: KeyRing,
+    clock: Clock,
+    clock_file: ClockFile,
+    newest_key: Option<Day>,
     cells: BTreeMap<KeyName, Box<dyn KeyCell>>,
     long: HashMap<Arc<str>, Box<dyn KeyCell>>,
     /// What was destroyed since it was last asked for.
@@ -72,6 +80,8 @@ pub struct Destroyed {
     pub failed: Vec<FailedDestruction>,
     /// Destroyed keys that are not among `keys`, since nobody had asked for too long.
     pub untold: u64,
+    /// Why the clock could not be remembered: the next start knows less of it.
+    pub unremembered: Option<String>,
 }
 
 /// A key whose file is still there.
@@ -134,11 +144,16 @@ impl Vault {
     /// No directory, no locked memory, a long-lived key that is damaged, another process with these keys.
     pub fn open(options: VaultOptions, platform: Arc<dyn Platform>) -> Result<Arc<Vault>, VaultError> {
         let mut warnings = Vec::new();
-        let long_directory = LongKeys::open(&options.state_directory)?;
+        let (long_directory, is_first) = LongKeys::open(&options.state_directory)?;
         let directory = KeyDirectory::choose(&options, &*platform, &mut warnings)?;
         let now = platform.moment();
+        let clock_file = ClockFile::open(&options.state_directory)?;
+        let clock = start_clock(&clock_file, is_first, now, &mut warnings);
         let mut inner = Inner {
             ring: KeyRing::new(options.ip_retention_days),
+            newest_key: clock_file.says.and_then(|says| says.newest_key),
+            clock,
+            clock_file,
             cells: BTreeMap::new(),
             long: HashMap::new(),
             destroyed: Vec::new(),
@@ -151,6 +166,9 @@ impl Vault {
         if let Some(directory) = &directory {
             adopt(directory, &*platform, &mut inner, now, &mut warnings)?;
         }
+        warnings.extend(inner.lost_keys(now));
+        let path = options.state_directory.join("clock");
+        inner.remember(now).map_err(|why| VaultError::File { path, why })?;
         let vault = Vault {
             platform,
             directory,
@@ -288,9 +306,30 @@ impl Vault {
     /// Destroys every key whose end has come; tells of all that were destroyed since it was last called.
     pub fn sweep(&self) -> Destroyed {
         let mut inner = self.lock();
-        let failed = self.sweep_locked(&mut inner, self.platform.moment());
+        let now = self.platform.moment();
+        let failed = self.sweep_locked(&mut inner, now);
+        let unremembered = inner.remember(now).err().map(|why| why.to_string());
         let (keys, untold) = (std::mem::take(&mut inner.destroyed), std::mem::take(&mut inner.untold));
-        Destroyed { keys, failed, untold }
+        Destroyed { keys, failed, untold, unremembered }
+    }
+
+    /// Until when classes other than `ip` may be swept now.
+    pub fn horizon(&self) -> Horizon {
+        let mut inner = self.lock();
+        let now = self.platform.moment();
+        inner.clock.pass(now);
+        inner.clock.horizon(now)
+    }
+
+    /// An operator says that the wall clock is right: what was held back since it is ahead may be swept.
+    ///
+    /// # Errors
+    /// That could not be written down: it holds until the next start.
+    pub fn confirm_clock(&self) -> std::io::Result<()> {
+        let mut inner = self.lock();
+        let now = self.platform.moment();
+        inner.clock.confirm(now);
+        inner.remember(now)
     }
 
     /// For workers: lets no packet pass an overdue key.
@@ -351,6 +390,9 @@ impl Vault {
                 let cell = self.create(&name, dies).map_err(|why| SealError::Failed(why.to_string()))?;
                 inner.cells.insert(name.clone(), cell);
                 inner.ring.created(name.clone(), dies);
+                inner.newest_key = inner.newest_key.max(Some(name.day));
+                // The next start would only not notice that the directory is lost.
+                let _ = inner.remember(now);
                 self.look_again(inner, now);
                 Ok(name)
             }
@@ -413,11 +455,42 @@ impl Inner {
         cell.map(|cell| cell.bytes()).ok_or_else(|| SealError::Failed(format!("the key of {} is not there", name.day)))
     }
 
+    /// Writes down what the next start has to know, when that has changed by an hour.
+    fn remember(&mut self, now: Moment) -> std::io::Result<()> {
+        self.clock.pass(now);
+        let says = self.says();
+        if self.clock_file.is_fresh(says) { Ok(()) } else { self.clock_file.write(says) }
+    }
+
+    fn says(&self) -> Says {
+        Says { remembered: self.clock.remembered(), newest_key: self.newest_key }
+    }
+
+    /// There is no key, and should be one.
+    fn lost_keys(&self, now: Moment) -> Option<VaultWarning> {
+        let newest = self.newest_key.filter(|_| self.cells.is_empty())?;
+        let end = Day(newest.0.saturating_add(u32::from(limits::IP_RETENTION_DAYS_MAX)));
+        (Day::of(now.unix_seconds) < end).then_some(VaultWarning::KeysLost { newest })
+    }
+
     fn tell(&mut self, key: DestroyedKey) {
         if self.destroyed.len() < limits::DESTROYED_KEYS_MAX {
             self.destroyed.push(key);
         } else {
             self.untold += 1;
+        }
+    }
+}
+
+/// A stop that could be foreseen: the next start knows the clock to the second.
+impl Drop for Vault {
+    fn drop(&mut self) {
+        let now = self.platform.moment();
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        inner.clock.pass(now);
+        let says = inner.says();
+        if inner.clock_file.says != Some(says) {
+            let _ = inner.clock_file.write(says);
         }
     }
 }
@@ -448,9 +521,23 @@ fn adopt(
                 Stored { unix_seconds: 0, boot: Some(now.boot) }
             }
         };
-        inner.ring.adopt(name, stored, now.unix_seconds, now);
+        inner.ring.adopt(name, stored, inner.clock.latest(), now);
     }
     Ok(())
+}
+
+/// What is known of the clock, and what is strange about it.
+fn start_clock(file: &ClockFile, is_first: bool, now: Moment, warnings: &mut Vec<VaultWarning>) -> Clock {
+    let remembered = file.says.map(|says| says.remembered);
+    if remembered.is_none() && !is_first {
+        warnings.push(VaultWarning::ClockLost { file: file.path.clone() });
+        return Clock::start(Some(clock::Remembered::LOST), now);
+    }
+    let behind = remembered.map_or(0, |remembered| remembered.latest.saturating_sub(now.unix_seconds));
+    if behind >= CLOCK_BEHIND_SECONDS {
+        warnings.push(VaultWarning::ClockBehind { by: Duration::from_secs(behind) });
+    }
+    Clock::start(remembered, now)
 }
 
 fn too_long() -> SealError {

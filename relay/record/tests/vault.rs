@@ -4,12 +4,13 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use sluice_base::Pii;
 use sluice_privacy::{Class, pseudonym};
 use sluice_record::testing::{Folder, Machine};
-use sluice_record::vault::{OpenError, SealError, Vault, VaultError, VaultOptions, VaultWarning};
+use sluice_record::vault::{Destroyer, Keys, OpenError, SealError, Vault, VaultError, VaultOptions, VaultWarning};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -95,7 +96,7 @@ fn the_gate_destroys_before_it_returns() {
 #[test]
 fn a_directory_that_is_not_in_memory_gets_no_key() {
     let (folder, machine) = (Folder::new("disk"), Arc::new(Machine::new(1)));
-    machine.is_tmpfs.store(false, std::sync::atomic::Ordering::Relaxed);
+    machine.is_tmpfs.store(false, Relaxed);
     let vault = open(&folder, &machine);
     let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
     assert_eq!(*vault.open_sealed(&sealed, &ID).unwrap(), b"192.0.2.7");
@@ -137,4 +138,182 @@ fn files_of_keys_are_their_owners_alone() {
     assert_eq!(mode(&folder.join("keys")), 0o700);
     assert_eq!(mode(&folder.join("keys/2026-11-28.clinic.key")), 0o600);
     assert_eq!(mode(&folder.join("state/secrets/signing.key")), 0o600);
+}
+
+#[test]
+fn a_restart_in_the_middle_of_destruction_ends_in_destruction() {
+    let (folder, machine, vault) = start("middle");
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.pass(DAY);
+    vault.seal("clinic", &ID, b"192.0.2.8").unwrap();
+    machine.pass(DAY);
+    vault.seal("clinic", &ID, b"192.0.2.9").unwrap();
+    drop(vault);
+    let file = |day: &str| folder.join(&format!("keys/{day}.clinic.key"));
+    // One was overwritten and not unlinked, one was cut, one was never given its name.
+    fs::write(file("2026-11-28"), [0; 84]).unwrap();
+    let whole = fs::read(file("2026-11-29")).unwrap();
+    fs::write(file("2026-11-29"), &whole[..60]).unwrap();
+    fs::write(folder.join("keys/2026-12-01.clinic.key.new"), &whole).unwrap();
+    let vault = open(&folder, &machine);
+    assert_eq!(key_files(&folder), ["2026-11-30.clinic.key"]);
+    assert_eq!(fs::read_dir(folder.join("keys")).unwrap().count(), 2, "the key and the lock");
+    assert!(matches!(vault.open_sealed(&sealed, &ID), Err(OpenError::KeyGone { .. })));
+    let damaged = |warning: &&VaultWarning| matches!(warning, VaultWarning::DamagedKey { .. });
+    assert_eq!(vault.warnings().iter().filter(damaged).count(), 2);
+}
+
+#[test]
+fn a_key_file_that_got_another_ones_name_is_no_key() {
+    let (folder, machine, vault) = start("renamed");
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    drop(vault);
+    // A later day would let it live for longer, another tenant would see it.
+    for name in ["2026-12-01.clinic.key", "2026-11-28.school.key"] {
+        fs::copy(folder.join("keys/2026-11-28.clinic.key"), folder.join("keys").join(name)).unwrap();
+    }
+    let vault = open(&folder, &machine);
+    assert_eq!(key_files(&folder), ["2026-11-28.clinic.key"]);
+    assert!(vault.open_sealed(&sealed, &ID).is_ok());
+}
+
+#[test]
+fn a_lost_directory_of_keys_is_told_and_new_keys_are_made() {
+    let (folder, machine, vault) = start("lost");
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    drop(vault);
+    fs::remove_dir_all(folder.join("keys")).unwrap();
+    let vault = open(&folder, &machine);
+    assert!(matches!(vault.warnings(), [VaultWarning::KeysLost { .. }]));
+    assert!(matches!(vault.open_sealed(&sealed, &ID), Err(OpenError::KeyGone { .. })));
+    let again = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    assert!(vault.open_sealed(&again, &ID).is_ok());
+}
+
+#[test]
+fn a_clock_that_is_set_forward_kills_every_key_and_back_keeps_none_longer() {
+    let (folder, machine, vault) = start("steps");
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.set_wall_clock(0);
+    let gate = vault.gate();
+    machine.pass(6 * DAY + 12 * HOUR - Duration::from_secs(1));
+    vault.sweep();
+    assert_eq!(key_files(&folder).len(), 1);
+    machine.pass(Duration::from_secs(1));
+    gate.check(vault.clock().unix_seconds);
+    assert!(vault.open_sealed(&sealed, &ID).is_err() && key_files(&folder).is_empty());
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.set_wall_clock(4_070_908_800);
+    gate.check(vault.clock().unix_seconds);
+    assert!(vault.open_sealed(&sealed, &ID).is_err() && key_files(&folder).is_empty());
+    assert_eq!(vault.late_max(), Duration::ZERO);
+}
+
+#[test]
+fn persistent_keys_outlive_the_machines_stop_and_are_judged_by_the_latest_clock_ever_seen() {
+    let (folder, machine) = (Folder::new("persistent"), Arc::new(Machine::new(1)));
+    machine.is_tmpfs.store(false, Relaxed);
+    let persistent = || VaultOptions { keys: Keys::Persistent, ..options(&folder) };
+    let reopen = || Vault::open(persistent(), machine.clone()).unwrap();
+    let vault = reopen();
+    assert!(matches!(vault.warnings(), [VaultWarning::Persistent { .. }]));
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    drop(vault);
+    machine.reboot();
+    machine.pass(DAY);
+    let vault = reopen();
+    assert!(vault.open_sealed(&sealed, &ID).is_ok());
+    drop(vault);
+    // The battery of the clock is empty.
+    machine.reboot();
+    machine.set_wall_clock(0);
+    let vault = reopen();
+    assert!(vault.warnings().iter().any(|warning| matches!(warning, VaultWarning::ClockBehind { .. })));
+    assert!(vault.open_sealed(&sealed, &ID).is_ok());
+    machine.pass(6 * DAY);
+    assert!(vault.open_sealed(&sealed, &ID).is_err(), "5.5 days were left");
+}
+
+#[test]
+fn keys_of_a_disk_die_when_only_memory_is_wanted() {
+    let (folder, machine) = (Folder::new("former"), Arc::new(Machine::new(1)));
+    machine.is_tmpfs.store(false, Relaxed);
+    let persistent = VaultOptions { keys: Keys::Persistent, ..options(&folder) };
+    Vault::open(persistent, machine.clone()).unwrap().seal("clinic", &ID, b"192.0.2.7").unwrap();
+    assert_eq!(key_files(&folder).len(), 1);
+    open(&folder, &machine);
+    assert!(key_files(&folder).is_empty());
+}
+
+#[test]
+fn a_key_that_cannot_be_destroyed_is_used_no_more_and_told_of_until_it_is_gone() {
+    #[derive(Default)]
+    struct Refuses(AtomicBool);
+    impl Destroyer for Refuses {
+        fn destroy(&self, file: &Path) -> std::io::Result<()> {
+            if self.0.load(Relaxed) {
+                fs::remove_file(file)
+            } else {
+                Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
+            }
+        }
+    }
+    let (folder, machine, destroyer) =
+        (Folder::new("refuses"), Arc::new(Machine::new(1)), Arc::new(Refuses::default()));
+    let vault =
+        Vault::open(VaultOptions { destroyer: destroyer.clone(), ..options(&folder) }, machine.clone()).unwrap();
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.pass(7 * DAY);
+    let swept = vault.sweep();
+    assert_eq!((swept.keys.len(), swept.failed.len()), (0, 1));
+    assert!(vault.open_sealed(&sealed, &ID).is_err(), "its bytes are gone from memory");
+    machine.pass(HOUR);
+    assert_eq!(vault.late_max(), 13 * HOUR);
+    destroyer.0.store(true, Relaxed);
+    vault.gate().check(vault.clock().unix_seconds);
+    assert!(key_files(&folder).is_empty());
+    assert_eq!(vault.sweep().keys[0].late, 13 * HOUR);
+}
+
+#[test]
+fn other_classes_are_swept_no_further_than_a_day_beyond_what_was_counted() {
+    let (folder, machine, vault) = start("horizon");
+    let noon = vault.clock().unix_seconds;
+    machine.set_wall_clock(noon + 400 * 86_400);
+    assert_eq!(vault.horizon().unix_seconds, noon + 86_400);
+    drop(vault);
+    let vault = open(&folder, &machine);
+    assert_eq!(vault.horizon().unix_seconds, noon + 86_400, "another start is no confirmation");
+    vault.confirm_clock().unwrap();
+    drop(vault);
+    let vault = open(&folder, &machine);
+    assert_eq!(vault.horizon().held_back, Duration::ZERO);
+    drop(vault);
+    fs::write(folder.join("state/clock"), b"sluice clo").unwrap();
+    let vault = open(&folder, &machine);
+    assert!(matches!(vault.warnings(), [VaultWarning::ClockLost { .. }]));
+    assert_eq!(vault.horizon().unix_seconds, 86_400, "nothing is deleted that was written since");
+}
+
+#[test]
+fn a_damaged_long_lived_key_is_an_error_and_not_replaced() {
+    let (folder, machine, vault) = start("damaged");
+    drop(vault);
+    let file = folder.join("state/secrets/signing.key");
+    fs::write(&file, [0; 84]).unwrap();
+    let why = Vault::open(options(&folder), machine).unwrap_err().to_string();
+    assert!(why.contains("signing.key") && why.contains("backup"), "{why}");
+}
+
+#[test]
+fn a_tenant_that_says_less_has_its_keys_destroyed_earlier() {
+    let (folder, machine, vault) = start("less");
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    vault.seal("school", &ID, b"192.0.2.7").unwrap();
+    machine.pass(2 * DAY);
+    vault.configure(7, vec![("clinic".into(), 1)]);
+    assert_eq!(key_files(&folder), ["2026-11-28.school.key"]);
+    assert_eq!(vault.late_max(), Duration::ZERO, "it was not promised before");
+    vault.configure(0, vec![]);
+    assert!(key_files(&folder).is_empty());
 }

@@ -105,7 +105,7 @@ impl KeyDirectory {
 
     /// Writes a new key. It has its name only when it is whole.
     pub(super) fn write(&self, name: &KeyName, file: &KeyFile, key: &[u8; 32]) -> io::Result<()> {
-        write_key(&self.path.join(name.file()), &file.write(key, &name.tenant))
+        replace(&self.path.join(name.file()), &*file.write(key, &name.tenant))
     }
 
     pub(super) fn destroy(&self, name: &KeyName) -> io::Result<()> {
@@ -129,10 +129,12 @@ type Found = (KeyFile, Zeroizing<[u8; 32]>);
 pub(super) struct LongKeys(PathBuf);
 
 impl LongKeys {
-    pub(super) fn open(state_directory: &Path) -> Result<Self, VaultError> {
+    /// Also whether there are none yet: this is the first start on this state directory.
+    pub(super) fn open(state_directory: &Path) -> Result<(Self, bool), VaultError> {
         let path = state_directory.join("secrets");
+        let is_first = !path.try_exists().map_err(|why| at(&path, why))?;
         make_directory(&path)?;
-        Ok(LongKeys(path))
+        Ok((LongKeys(path), is_first))
     }
 
     /// A tenant's key, made where there is none.
@@ -153,7 +155,7 @@ impl LongKeys {
         } else {
             let mut key = Zeroizing::new([0; 32]);
             platform.random(&mut *key);
-            write_key(&path, &KeyFile::LONG.write(&key, tenant)).map_err(|why| at(&path, why))?;
+            replace(&path, &*KeyFile::LONG.write(&key, tenant)).map_err(|why| at(&path, why))?;
             key
         };
         platform.cells().cell(*key).map_err(VaultError::Memory)
@@ -162,7 +164,8 @@ impl LongKeys {
 
 const HALF: &str = ".new";
 
-fn write_key(path: &Path, bytes: &[u8; BYTES]) -> io::Result<()> {
+/// Writes a file whole or not at all.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut half = path.as_os_str().to_owned();
     half.push(HALF);
     let half = PathBuf::from(half);
@@ -204,6 +207,6 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-fn at(path: &Path, why: io::Error) -> VaultError {
+pub(super) fn at(path: &Path, why: io::Error) -> VaultError {
     VaultError::File { path: path.to_owned(), why }
 }

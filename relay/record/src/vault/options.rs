@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_base::memory::KeyCells;
-use sluice_privacy::Moment;
+use sluice_privacy::{Day, Moment};
 
 use super::files::{Destroyer, Overwriter};
 
@@ -103,6 +104,21 @@ pub enum VaultWarning {
     },
     /// Memory may be written to a disk.
     Swap,
+    /// What was known of the clock is lost.
+    ClockLost {
+        /// Where it was.
+        file: PathBuf,
+    },
+    /// The wall clock is behind what it was.
+    ClockBehind {
+        /// By how much.
+        by: Duration,
+    },
+    /// The keys of the day are not there.
+    KeysLost {
+        /// The day of the newest.
+        newest: Day,
+    },
     /// A key was damaged, and is destroyed.
     DamagedKey {
         /// The name of its file.
@@ -128,6 +144,23 @@ impl fmt::Display for VaultWarning {
             VaultWarning::Swap => f.write_str(
                 "this machine has swap: keys are locked into memory, but addresses that are being handled are not. Use \
                  MemorySwapMax=0 or swap that is encrypted under a key of this start",
+            ),
+            VaultWarning::ClockLost { file } => write!(
+                f,
+                "{} is missing or damaged, so nothing is known of the clock before this start: records of classes other \
+                 than ip are not deleted until an operator confirms the clock",
+                file.display()
+            ),
+            VaultWarning::ClockBehind { by } => write!(
+                f,
+                "the clock is {} h behind the latest that it was: either it is wrong now, or it was then. Keys of the day \
+                 die by the later one. Where the present one is right, confirm it",
+                by.as_secs() / 3600
+            ),
+            VaultWarning::KeysLost { newest } => write!(
+                f,
+                "the keys of the day are not there, the newest of {newest}: the machine has started anew, or their \
+                 directory was lost. Addresses that were written down under them cannot be read any more"
             ),
             VaultWarning::DamagedKey { file } => {
                 write!(f, "the key {file} is damaged: it is destroyed, and what was sealed under it cannot be read")
