@@ -147,14 +147,14 @@ impl fmt::Display for VaultWarning {
             ),
             VaultWarning::ClockLost { file } => write!(
                 f,
-                "{} is missing or damaged, so nothing is known of the clock before this start: records of classes other \
-                 than ip are not deleted until an operator confirms the clock",
+                "{} is missing or damaged, so nothing is known of the clock before this start: records of classes \
+                 other than ip are not deleted until an operator confirms the clock",
                 file.display()
             ),
             VaultWarning::ClockBehind { by } => write!(
                 f,
-                "the clock is {} h behind the latest that it was: either it is wrong now, or it was then. Keys of the day \
-                 die by the later one. Where the present one is right, confirm it",
+                "the clock is {} h behind the latest that it was: either it is wrong now, or it was then. Keys of the \
+                 day die by the later one. Where the present one is right, confirm it",
                 by.as_secs() / 3600
             ),
             VaultWarning::KeysLost { newest } => write!(
