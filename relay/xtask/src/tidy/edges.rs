@@ -51,7 +51,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sluice-bench-cores", &["sluice-base", "sluice-wire", "sluice-crypto", "sluice-turn"]),
     // A server of others, to be measured beside ours.
     ("sluice-bench-webrtc-rs", &[]),
-    // Of a workspace of its own, so that nothing else is built with it.
+    // Of workspaces of their own: guests of the relay, and the fuzzers' targets.
+    ("sluice-plugin-sdk", &[]),
+    ("geofence", &["sluice-plugin-sdk"]),
     ("sluice-fuzz", &["sluice-base", "sluice-wire", "sluice-turn", "sluice-config"]),
 ];
 
@@ -85,6 +87,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["sluice"]),
     ("turn", &["sluice", "sluice-bench-webrtc-rs"]),
     ("webrtc-util", &["sluice", "sluice-bench-webrtc-rs"]),
+    ("wit-bindgen", &["sluice-plugin-sdk", "geofence"]),
     ("zeroize", &["sluice-crypto"]),
 ];
 

@@ -8,10 +8,13 @@ use serde_json::Value;
 use crate::shell;
 
 /// Folders with source text.
-const FOLDERS: &[&str] = &["relay", "wit", "benches", "fuzz", "tests", ".ci"];
+const FOLDERS: &[&str] = &["relay", "wit", "plugins", "benches", "fuzz", "tests", ".ci"];
 
 /// Folders inside of them that hold none.
 const SKIPPED: &[&str] = &["target", "corpus", "artifacts", "__pycache__"];
+
+/// Workspaces of their own.
+const OTHER_WORKSPACES: &[&str] = &["fuzz/Cargo.toml", "plugins/Cargo.toml"];
 
 /// Endings of source files.
 const ENDINGS: &[&str] = &["rs", "py", "js", "toml", "wit"];
@@ -22,7 +25,7 @@ const READ_TOO: &[&str] = &["wit/CHANGELOG.md"];
 /// All that is looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    /// Packages of both workspaces, as `cargo metadata` tells of them.
+    /// Packages of all workspaces, as `cargo metadata` tells of them.
     pub(crate) packages: Vec<Package>,
     /// Source files.
     pub(crate) files: Vec<File>,
@@ -177,12 +180,11 @@ fn from_root(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// The packages of the workspace and, if there is one, of the fuzz targets.
+/// The packages of the workspace, and of the others that are there.
 fn packages(root: &Path, manifest: &str) -> Result<Vec<Package>, String> {
     let mut packages = metadata(root, &root.join(manifest))?;
-    let fuzz = root.join("fuzz/Cargo.toml");
-    if fuzz.is_file() {
-        packages.extend(metadata(root, &fuzz)?);
+    for other in OTHER_WORKSPACES.iter().map(|other| root.join(other)).filter(|other| other.is_file()) {
+        packages.extend(metadata(root, &other)?);
     }
     Ok(packages)
 }
