@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::shell;
+use crate::{plugins, shell};
 
 /// A program that the tests call, and the Debian package that has it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -85,6 +85,9 @@ fn debian() -> Result<(), String> {
     }
     if !python_runs(GSTREAMER_PROBE) {
         missing.extend(GSTREAMER);
+    }
+    if plugins::Way::find().is_err() {
+        missing.extend(plugins::DEBIAN);
     }
     missing.sort_unstable();
     missing.dedup();

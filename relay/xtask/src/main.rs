@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask test`, `as-unit`, `bench-turn`, `nightly`, `tidy`.
+//! Development tasks: `cargo xtask test`, `as-unit`, `bench-turn`, `nightly`, `plugins`, `tidy`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
@@ -13,6 +13,7 @@ mod netns;
 mod nightly;
 mod outside;
 mod personal;
+mod plugins;
 mod probe;
 mod prometheus;
 mod quality;
@@ -50,6 +51,8 @@ enum Task {
     BenchTurn(bench::BenchArgs),
     /// What takes too long for each change: many seeds, long overload, the whole benchmark
     Nightly(nightly::NightlyArgs),
+    /// Build the components of plugins/, or of a project like them
+    Plugins(plugins::PluginsArgs),
     /// Only the rules of the house: crate edges, banned calls, sizes
     Tidy,
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::AsUnit(args) => as_unit::run(&args).inspect_err(|error| eprintln!("as-unit: {error}")).is_ok(),
         Task::BenchTurn(args) => bench::run(&args).inspect_err(|error| eprintln!("bench-turn: {error}")).is_ok(),
         Task::Nightly(args) => nightly::run(&args),
+        Task::Plugins(args) => plugins::run(&args).inspect_err(|error| eprintln!("plugins: {error}")).is_ok(),
         Task::Tidy => tidy::run(),
     };
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }

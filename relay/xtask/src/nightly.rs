@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
-use crate::{install, shell};
+use crate::{install, plugins, shell};
 
 /// Seeds of one night.
 const SEEDS: u64 = 20_000;
@@ -27,6 +27,7 @@ pub(crate) fn run(args: &NightlyArgs) -> bool {
     report.test("install", install::all);
     report.test(&format!("simulator: {SEEDS} seeds from {first}"), || seeds(first));
     report.test("a minute of overload: no slot is lost", overload);
+    report.test("plugins: the same bytes from two folders", plugins::are_reproducible);
     report.test("bench-turn: the whole matrix, held against the goals", bench);
     let tally = report.tally();
     println!("{} passed, {} failed", tally.passed, tally.failed.len());

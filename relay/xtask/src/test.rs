@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::report::{Report, Tally};
-use crate::{clients, install, netns, shell, systemd};
+use crate::{clients, install, netns, plugins, shell, systemd};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -38,6 +38,7 @@ const STEPS: &[Step] = &[
     ("build", |_| cargo("build --release --locked --workspace --bins --exclude sluice-xtask")),
     ("cargo", cargo_test),
     ("clippy", |_| cargo("clippy --release --locked --workspace --all-targets -- -D warnings")),
+    ("plugins", plugins::test),
     ("deny", |_| deny()),
     ("systemd", systemd::run),
     ("fuzz", |_| cargo("check --locked --manifest-path fuzz/Cargo.toml")),
@@ -130,7 +131,11 @@ fn cargo(words: &str) -> Result<(), String> {
 /// Unit and integration tests, the simulator's seeds and the replay of the fuzzers' corpora among them.
 fn cargo_test(report: &Report) -> Result<(), String> {
     let mut cargo = shell::cargo();
-    cargo.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
+    count_tests(report, cargo.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"]))
+}
+
+/// Runs a `cargo test` and adds to the report how many tests passed and which did not.
+pub(crate) fn count_tests(report: &Report, cargo: &mut Command) -> Result<(), String> {
     let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("cargo: {e}"))?;
     let mut counted = Tally::default();
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {

@@ -1,0 +1,189 @@
+//! `cargo xtask plugins`: components of what is in plugins/, at target/plugins/NAME.wasm, with their recorded cases
+//! beside them in NAME.cases.
+
+mod way;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::report::Report;
+use crate::shell;
+use crate::test::count_tests;
+
+pub(crate) use way::{DEBIAN, Way};
+
+/// The machine of a component.
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The workspace of the plugins.
+const WORKSPACE: &str = "plugins/Cargo.toml";
+
+/// Options of `cargo xtask plugins`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PluginsArgs {
+    /// Build this project in place of the repository's own plugins
+    #[arg(long, value_name = "FOLDER")]
+    project: Option<PathBuf>,
+    /// Only say how a component can be built here, or what to install
+    #[arg(long)]
+    way: bool,
+}
+
+/// A plugin as cargo knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Plugin {
+    /// Its package.
+    name: String,
+    /// The file that cargo makes.
+    file: String,
+    /// Its folder.
+    folder: PathBuf,
+}
+
+/// Builds the components.
+pub(crate) fn run(args: &PluginsArgs) -> Result<(), String> {
+    let way = Way::find()?;
+    println!("{way}");
+    if args.way {
+        return Ok(());
+    }
+    let manifest = args.project.as_ref().map_or_else(|| shell::root().join(WORKSPACE), |p| p.join("Cargo.toml"));
+    for path in build(&way, &manifest, &shell::target().join("plugins"))? {
+        let size = std::fs::metadata(&path).map_err(|e| format!("{}: {e}", path.display()))?.len();
+        println!("{} ({size} bytes)", path.display());
+    }
+    Ok(())
+}
+
+/// The gate's part: they are formatted, free of warnings, tested natively, and become components.
+pub(crate) fn test(report: &Report) -> Result<(), String> {
+    let manifest = shell::root().join(WORKSPACE);
+    shell::show(cargo("fmt", &manifest).args(["--all", "--check"]))?;
+    shell::show(cargo("clippy", &manifest).args(["--release", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
+    count_tests(report, cargo("test", &manifest).args(["--release", "--locked", "--no-fail-fast"]))?;
+    build(&Way::find()?, &manifest, &shell::target().join("plugins")).map(drop)
+}
+
+/// Two builds from two folders give the same bytes. Takes a build from nothing.
+pub(crate) fn are_reproducible() -> Result<(), String> {
+    let copy = shell::target().join("plugins-copy");
+    let _ = std::fs::remove_dir_all(&copy);
+    for folder in ["plugins", "wit"] {
+        copy_folder(&shell::root().join(folder), &copy.join(folder))?;
+    }
+    let way = Way::find()?;
+    let ours = build(&way, &shell::root().join(WORKSPACE), &shell::target().join("plugins"))?;
+    let others = build(&way, &copy.join(WORKSPACE), &copy.join("components"))?;
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    for (one, other) in ours.iter().zip(&others) {
+        if read(one)? != read(other)? {
+            return Err(format!("{} and {} differ", one.display(), other.display()));
+        }
+    }
+    if ours.len() == others.len() { Ok(()) } else { Err(format!("{} and {} components", ours.len(), others.len())) }
+}
+
+/// Makes the components of a workspace and puts them and their cases into a folder.
+fn build(way: &Way, manifest: &Path, into: &Path) -> Result<Vec<PathBuf>, String> {
+    let plugins = plugins(manifest)?;
+    let mut cargo = cargo("build", manifest);
+    way.apply(&mut cargo, manifest.parent().and_then(Path::parent).unwrap_or(Path::new("/")));
+    cargo.args(["--release", "--target", TARGET]);
+    cargo.args(plugins.iter().flat_map(|plugin| ["--package", &plugin.name]));
+    shell::show(&mut cargo)?;
+    let built = target_of(manifest).join(TARGET).join("release");
+    std::fs::create_dir_all(into).map_err(|e| format!("{}: {e}", into.display()))?;
+    plugins.iter().map(|plugin| ship(plugin, &built, into)).collect()
+}
+
+fn ship(plugin: &Plugin, built: &Path, into: &Path) -> Result<PathBuf, String> {
+    let component = into.join(format!("{}.wasm", plugin.name));
+    let from = built.join(&plugin.file);
+    std::fs::copy(&from, &component).map_err(|e| format!("{}: {e}", from.display()))?;
+    let cases = into.join(format!("{}.cases", plugin.name));
+    let _ = std::fs::remove_dir_all(&cases);
+    if plugin.folder.join("cases").is_dir() {
+        copy_folder(&plugin.folder.join("cases"), &cases)?;
+    }
+    Ok(component)
+}
+
+/// Packages of a workspace that become components.
+fn plugins(manifest: &Path) -> Result<Vec<Plugin>, String> {
+    let mut cargo = shell::cargo();
+    cargo.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    let output = cargo.output().map_err(|e| format!("cargo metadata: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let value: Value = serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
+    let packages = value["packages"].as_array().ok_or("cargo metadata tells of no packages")?;
+    Ok(packages.iter().filter_map(plugin).collect())
+}
+
+fn plugin(package: &Value) -> Option<Plugin> {
+    let is_library = |target: &&Value| target["crate_types"].as_array().is_some_and(|t| t.contains(&"cdylib".into()));
+    let library = package["targets"].as_array()?.iter().find(is_library)?["name"].as_str()?;
+    Some(Plugin {
+        name: package["name"].as_str()?.to_owned(),
+        file: format!("{}.wasm", library.replace('-', "_")),
+        folder: Path::new(package["manifest_path"].as_str()?).parent()?.to_owned(),
+    })
+}
+
+fn cargo(task: &str, manifest: &Path) -> Command {
+    let mut cargo = shell::cargo();
+    cargo.arg(task).arg("--manifest-path").arg(manifest);
+    if task != "fmt" {
+        cargo.arg("--target-dir").arg(target_of(manifest));
+    }
+    cargo
+}
+
+/// Where a workspace is built: the repository's own beside the rest, another in its own folder.
+fn target_of(manifest: &Path) -> PathBuf {
+    if manifest == shell::root().join(WORKSPACE) {
+        shell::target().join("plugins-build")
+    } else {
+        manifest.with_file_name("target")
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", from.display());
+    std::fs::create_dir_all(to).map_err(|e| format!("{}: {e}", to.display()))?;
+    for entry in std::fs::read_dir(from).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().filter(|name| *name != "target") else { continue };
+        if path.is_dir() {
+            copy_folder(&path, &to.join(name))?;
+        } else {
+            std::fs::copy(&path, to.join(name)).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_a_package_whose_library_is_for_another_host() {
+        let package = |kind: &str| {
+            serde_json::json!({
+                "name": "log-minimisation", "manifest_path": "/p/log/Cargo.toml",
+                "targets": [{"name": "log_minimisation", "crate_types": [kind]}],
+            })
+        };
+        let expected = Plugin {
+            name: "log-minimisation".to_owned(),
+            file: "log_minimisation.wasm".to_owned(),
+            folder: PathBuf::from("/p/log"),
+        };
+        assert_eq!(plugin(&package("cdylib")), Some(expected));
+        assert_eq!(plugin(&package("lib")), None);
+    }
+}
