@@ -16,7 +16,7 @@ use crate::{Day, Moment};
 /// The tenant and the day of a key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KeyName {
-    /// The tenant.
+    /// The tenant; empty for what is the relay's own.
     pub tenant: Arc<str>,
     /// The day.
     pub day: Day,
@@ -107,7 +107,7 @@ impl KeyName {
     pub fn of_file(name: &str) -> Option<Self> {
         let (day, tenant) = name.strip_suffix(".key")?.split_once('.')?;
         let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let is_tenant = (1..=limits::TENANT_NAME_BYTES_MAX).contains(&tenant.len()) && tenant.chars().all(known);
+        let is_tenant = tenant.len() <= limits::TENANT_NAME_BYTES_MAX && tenant.chars().all(known);
         is_tenant.then_some(KeyName { tenant: Arc::from(tenant), day: Day::parse(day)? })
     }
 }
