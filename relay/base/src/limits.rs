@@ -404,3 +404,68 @@ pub const SPOOL_BUFFER_BYTES: usize = 64 * 1024;
 /// Buffers that the ring of the spool knows: one for the segments, one for each of a few file sinks; whoever gets
 /// none writes without.
 pub const SPOOL_BUFFERS: usize = 4;
+
+/// Records that wait for the store: two seconds of a rush of 4000 allocations per second. Admissions beyond it are
+/// refused, other records lost and counted.
+pub const STORE_QUEUE_MAX: usize = 8192;
+
+/// Requests to the store that wait: each is an administrator's.
+pub const STORE_REQUESTS_MAX: usize = 16;
+
+/// Records of one commit: beyond it the first of them would wait for the last.
+pub const STORE_GROUP_MAX: usize = 1024;
+
+/// How long a record that nobody waits for may wait for others to be committed with: ten commits a second on an idle
+/// relay's disk at most, and what a crash loses of the ends of sessions.
+pub const STORE_LINGER: Duration = Duration::from_millis(100);
+
+/// Records that are kept in memory while the disk takes none, to be written when it does; beyond it they are lost and
+/// counted.
+pub const STORE_BACKLOG_MAX: usize = 8192;
+
+/// How soon a disk that takes nothing is tried again for what is kept in memory.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How often the store looks for what is due: destroyed keys, sweeps, the journal.
+pub const STORE_CHORES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often what has reached the end of its retention is removed: each hour of lateness is one in three years.
+pub const STORE_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How long an admission may wait for its record unless the configuration says otherwise: a disk that syncs more slowly
+/// holds up calls, and the client's first retransmission comes after 500 ms.
+pub const ADMISSION_WAIT_DEFAULT: Duration = Duration::from_millis(50);
+
+/// Bytes of a store that is read whole at the start, to find damage: half a second of reading.
+pub const STORE_CHECKED_BYTES_MAX: i64 = 256 * 1024 * 1024;
+
+/// Bytes that the store's journal keeps on the disk between two checkpoints.
+pub const STORE_JOURNAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// How long the store may take to stop: a disk that hangs does not hold the process.
+pub const STORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Entries of the audit between two checkpoints that stay: what is pruned ends at one.
+pub const AUDIT_CHECKPOINT_ENTRIES: u64 = 1024;
+
+/// Entries of the audit shown at once.
+pub const AUDIT_TAIL_MAX: usize = 1000;
+
+/// Refusals written down per tenant and minute: whoever makes up requests fills no disk with them. 60 kB per minute.
+pub const DENIALS_PER_MINUTE_MAX: u32 = 120;
+
+/// Sessions of one answer to a look-up.
+pub const LOOKUP_SESSIONS_MAX: usize = 1000;
+
+/// Bytes of the reason of a look-up or a ban, and of a role's name: a sentence.
+pub const REASON_BYTES_MAX: usize = 500;
+
+/// Longest ban of an address: it is class `ip`. Longer ones are configuration.
+pub const BAN_LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Bans that are kept over a restart: what an operator can still look through.
+pub const BANS_KEPT_MAX: usize = 4096;
+
+/// By how much the wall clock has to go another way than time to count as set: daylight and leap seconds do not move
+/// it, and a clock that is slewed goes half a second an hour astray.
+pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(10);

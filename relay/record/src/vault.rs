@@ -196,6 +196,11 @@ impl Vault {
         let _ = self.sweep_locked(&mut inner, now);
     }
 
+    /// The days for which a tenant keeps class `ip`.
+    pub fn ip_retention_days(&self, tenant: &str) -> u8 {
+        self.lock().ring.retention_days(tenant)
+    }
+
     /// Seals something of class `ip` of the record `id` under the tenant's key of today.
     ///
     /// # Errors

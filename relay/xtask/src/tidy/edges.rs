@@ -74,6 +74,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("libc", &["sluice-net"]),
     ("md-5", &["sluice-crypto"]),
     ("prometheus", &["sluice-metrics"]),
+    ("rusqlite", &["sluice-record"]),
     ("sd-notify", &["sluice"]),
     ("seccompiler", &["sluice-net", "sluice-xtask"]),
     ("sha1", &["sluice-crypto"]),

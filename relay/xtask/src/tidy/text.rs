@@ -35,6 +35,8 @@ const EXPOSERS: &[(&str, &str)] = &[
     ("relay/turn/src/relay.rs", "a peer's address is written into a Data indication"),
     ("relay/turn/src/reply.rs", "a client's address is written into its answer"),
     ("relay/turn/src/harness/", "its model of a relay compares addresses"),
+    ("relay/record/src/store/session.rs", "addresses are sealed, and compared with the one looked for"),
+    ("relay/record/src/store/ban.rs", "a banned address is sealed"),
     ("relay/sluice/src/banner.rs", "a development start prints the credentials that it made"),
     ("relay/sluice/src/probe", "a client has to be told whom to ask and by which name and password"),
     ("relay/sluice/src/wiring.rs", "secrets go from the configuration to the machine"),

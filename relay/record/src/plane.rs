@@ -1,0 +1,278 @@
+//! The record plane: what workers and administrators say to it, and the thread that keeps the store.
+//!
+//! **An admission is answered with yes only after its record is synced.** Everything goes by bounded queues, and nobody
+//! waits for room in one: what does not fit is refused or lost, and counted.
+
+mod group;
+mod message;
+mod requests;
+mod stats;
+mod thread;
+
+pub use message::{Admission, Asker, Request, RequestError, Response, RetentionReport};
+pub use stats::RecordStats;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use sluice_base::event::RelayEvent;
+use sluice_base::limits::{
+    ADMISSION_WAIT_DEFAULT, IP_RETENTION_DAYS_MAX, STORE_QUEUE_MAX, STORE_REQUESTS_MAX, STORE_STOP_TIMEOUT,
+};
+use sluice_base::{Mono, TenantId};
+
+use crate::store::{Ban, Folder, FolderError, Retention, Store, StoreError, Trouble};
+use crate::vault::{Platform, Vault, VaultError, VaultOptions};
+use message::Answer;
+use stats::{Shared, add, set};
+use thread::Keeper;
+
+/// What a record plane is started with.
+#[derive(Clone, Debug)]
+pub struct PlaneOptions {
+    /// The state directory, and the keys. The retentions in it are replaced by those of `tenants`.
+    pub vault: VaultOptions,
+    /// The tenants, in the order of their ids.
+    pub tenants: TenantTable,
+    /// How long an admission may wait for its record.
+    pub admission_wait: Duration,
+    /// How long the classes stay that are not under keys of the day.
+    pub retention: Retention,
+    /// Whether addresses may be looked up.
+    pub lookup: bool,
+}
+
+impl PlaneOptions {
+    /// With the defaults of everything else.
+    pub const fn new(vault: VaultOptions, tenants: TenantTable) -> Self {
+        let admission_wait = ADMISSION_WAIT_DEFAULT;
+        PlaneOptions { vault, tenants, admission_wait, retention: Retention::DEFAULT, lookup: false }
+    }
+
+    fn state_directory(&self) -> PathBuf {
+        self.vault.state_directory.clone()
+    }
+}
+
+/// The tenants, in the order of their ids.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TenantTable {
+    /// Days for which addresses are kept unless the tenant says less; 0: never written.
+    pub ip_retention_days: u8,
+    /// Name, and what the tenant says about those days.
+    pub tenants: Vec<(Arc<str>, Option<u8>)>,
+}
+
+impl TenantTable {
+    /// Tenants that say nothing, and the longest retention.
+    pub fn of(names: &[&str]) -> Self {
+        let tenants = names.iter().map(|name| (Arc::from(*name), None)).collect();
+        TenantTable { ip_retention_days: IP_RETENTION_DAYS_MAX, tenants }
+    }
+
+    fn name(&self, id: TenantId) -> Option<Arc<str>> {
+        self.tenants.get(usize::from(id.0)).map(|(name, _)| name.clone())
+    }
+
+    fn retentions(&self) -> Vec<(Arc<str>, u8)> {
+        self.tenants.iter().filter_map(|(name, days)| Some((name.clone(), (*days)?))).collect()
+    }
+}
+
+/// Why a record plane does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The state directory.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The keys.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The thread.
+    #[error("no thread for the store of records: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A record plane that runs.
+#[derive(Debug)]
+pub struct Plane {
+    /// For whoever has something to record or to ask.
+    pub handle: Handle,
+    /// The keys.
+    pub vault: Arc<Vault>,
+    bans: Vec<Ban>,
+    thread: JoinHandle<()>,
+    ended: Receiver<()>,
+    // Dropped last: the directory is another process's only when nothing of this one is written any more.
+    _folder: Arc<Folder>,
+}
+
+/// Opens keys and store, and starts the thread that keeps it. Keys whose end has come are destroyed before this
+/// returns.
+///
+/// # Errors
+/// See [`StartError`]; each says what to do.
+pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane, StartError> {
+    let folder = Arc::new(Folder::open(&options.vault.state_directory)?);
+    let tenants = options.tenants.clone();
+    let mut keys = options.vault.clone();
+    (keys.ip_retention_days, keys.tenants) = (tenants.ip_retention_days, tenants.retentions());
+    let vault = Vault::open(keys, platform.clone())?;
+    crate::audit::publish_key(folder.path(), &vault.verifying_key())
+        .map_err(|source| FolderError::Unusable { path: options.state_directory(), source })?;
+    let (store, is_signed) = Store::open(folder.path(), vault.clone())?;
+    let shared = Arc::new(Shared::default());
+    if !is_signed {
+        set(&shared.cells.audit_broken, 1);
+        tracing::error!("the audit does not end where it was signed: look at it with `sluice audit verify`");
+    }
+    let bans = store.bans(platform.moment().unix_seconds).map_err(StoreError::from)?;
+    let (records, record_queue) = bounded(STORE_QUEUE_MAX);
+    let (requests, request_queue) = bounded(STORE_REQUESTS_MAX);
+    let names = Arc::new(RwLock::new(Arc::new(tenants)));
+    let handle = Handle {
+        records,
+        requests,
+        shared: shared.clone(),
+        names: names.clone(),
+        vault: vault.clone(),
+        platform: platform.clone(),
+    };
+    let mut keeper = Keeper::new(store, shared, names, platform, &options, (record_queue, request_queue));
+    let (end, ended) = bounded::<()>(0);
+    let held = folder.clone();
+    let run = move || {
+        let _held = held;
+        // Gone when the thread is, by whichever way.
+        let _end = end;
+        keeper.run();
+    };
+    let thread = std::thread::Builder::new().name("store".to_owned()).spawn(run).map_err(StartError::Thread)?;
+    Ok(Plane { handle, vault, bans, thread, ended, _folder: folder })
+}
+
+impl Plane {
+    /// The bans that held at the start.
+    pub fn bans(&self) -> &[Ban] {
+        &self.bans
+    }
+
+    /// Writes what was said so far, signs the audit and ends the thread. False when it did not end in
+    /// [`STORE_STOP_TIMEOUT`], or had ended by itself.
+    pub fn stop(self) -> bool {
+        let was_alive = !self.handle.shared.is_dead();
+        let _ = self.handle.requests.send_timeout(Said::Stop, STORE_STOP_TIMEOUT);
+        // Nothing is ever sent: what comes is the end of the sender.
+        let is_over = self.ended.recv_timeout(STORE_STOP_TIMEOUT);
+        let has_ended = is_over == Err(crossbeam::channel::RecvTimeoutError::Disconnected);
+        has_ended && self.thread.join().is_ok() && was_alive
+    }
+}
+
+/// What workers and the control plane hold of the record plane.
+#[derive(Clone)]
+pub struct Handle {
+    records: Sender<Record>,
+    requests: Sender<Said>,
+    shared: Arc<Shared>,
+    names: Names,
+    vault: Arc<Vault>,
+    platform: Arc<dyn Platform>,
+}
+
+type Names = Arc<RwLock<Arc<TenantTable>>>;
+
+/// What is to be written.
+enum Record {
+    Event(RelayEvent),
+    Admission(Waiting),
+}
+
+/// An admission whose answer somebody waits for.
+struct Waiting {
+    admission: Admission,
+    asked: Mono,
+    answer: Answer<bool>,
+}
+
+/// What is asked of the thread.
+enum Said {
+    Request(Request, Answer<Result<Response, RequestError>>),
+    Stop,
+}
+
+impl Handle {
+    /// Hands over an event. False when it is lost, which is counted. Never waits.
+    pub fn event(&self, event: RelayEvent) -> bool {
+        if matches!(event, RelayEvent::StreamEnded(_)) {
+            return true;
+        }
+        let is_taken = self.records.try_send(Record::Event(event)).is_ok();
+        if !is_taken {
+            add(&self.shared.cells.events_lost, 1);
+        }
+        is_taken
+    }
+
+    /// Has an admission written. `answer` is called once, from another thread: with true when the record is synced,
+    /// with false when it was not written or not in time. False when nothing was taken on, and `answer` is not called.
+    /// Never waits.
+    pub fn admit(&self, admission: Admission, answer: Box<dyn FnOnce(bool) + Send>) -> bool {
+        let asked = self.platform.moment().boot;
+        let waiting = Waiting { admission, asked, answer: Answer::new(answer, || false) };
+        match self.records.try_send(Record::Admission(waiting)) {
+            Ok(()) => true,
+            Err(refused) => {
+                if let Record::Admission(waiting) = refused.into_inner() {
+                    waiting.answer.forget();
+                }
+                add(&self.shared.cells.admissions_full, 1);
+                false
+            }
+        }
+    }
+
+    /// Asks something. `answer` is called once, from whichever thread. Never waits.
+    pub fn request(&self, request: Request, answer: Box<dyn FnOnce(Result<Response, RequestError>) + Send>) {
+        let answer = Answer::new(answer, || Err(RequestError::Stopped));
+        if let Err(crossbeam::channel::TrySendError::Full(Said::Request(_, answer))) =
+            self.requests.try_send(Said::Request(request, answer))
+        {
+            answer.give(Err(RequestError::Busy));
+        }
+    }
+
+    /// The tenants of a new configuration, from now on. Keys that have to die earlier do so before this returns.
+    pub fn configure(&self, tenants: TenantTable) {
+        self.vault.configure(tenants.ip_retention_days, tenants.retentions());
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> RecordStats {
+        set(&self.shared.cells.queue_depth, self.records.len() as u64);
+        self.shared.stats()
+    }
+
+    /// What keeps records from being written, in an operator's words; none while all is well.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.shared.is_dead() {
+            return Some("the store of records has ended: look at the log for why, and restart the relay");
+        }
+        self.shared.trouble().map(Trouble::text)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! What is committed together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_base::event::{Denied, RelayEvent};
+use sluice_base::limits::{DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_LINGER};
+use sluice_base::{Mono, SessionId};
+use sluice_privacy::Moment;
+
+use super::message::Admission;
+use super::stats::{add, set};
+use super::thread::Keeper;
+use super::{Record, Waiting};
+use crate::store::{Arrival, Failure, Trouble, Writer};
+
+/// One record of a group, with its tenant's name.
+pub(super) enum Item {
+    /// Something that a worker told.
+    Event(RelayEvent, Arc<str>),
+    /// A refusal, and the id of its row.
+    Denied(Denied, Arc<str>, [u8; 16]),
+    /// An admission that somebody waits for.
+    Admission(Waiting, Arc<str>),
+    /// An admission that was written and answered with no.
+    NotBegun(SessionId, u64),
+}
+
+impl Item {
+    const fn is_awaited(&self) -> bool {
+        matches!(self, Item::Admission(..))
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), Failure> {
+        match self {
+            Item::Event(RelayEvent::Began(event), tenant) => writer.began(event, tenant),
+            Item::Event(RelayEvent::Ended(event), tenant) => writer.ended(event, tenant),
+            Item::Event(..) => Ok(()),
+            Item::Denied(event, tenant, id) => writer.denied(event, tenant, *id),
+            Item::Admission(waiting, tenant) => writer.admitted(&arrival(&waiting.admission, tenant)),
+            Item::NotBegun(session, at) => writer.not_begun(*session, *at, "late"),
+        }
+    }
+}
+
+fn arrival<'a>(admission: &'a Admission, tenant: &'a str) -> Arrival<'a> {
+    let Admission { session, user, client, unix_seconds, .. } = admission;
+    Arrival { session: *session, tenant, user, client: *client, relayed: [None; 2], unix_seconds: *unix_seconds }
+}
+
+/// How many refusals of each tenant were written down in this minute.
+#[derive(Debug, Default)]
+pub(super) struct DenialBudget {
+    minute: u64,
+    written: HashMap<Arc<str>, u32>,
+}
+
+impl DenialBudget {
+    /// Whether one more may be. The minutes are those of the boot clock, which nobody sets.
+    fn take(&mut self, tenant: &Arc<str>, now: Moment) -> bool {
+        let minute = now.boot.nanos() / 60_000_000_000;
+        if minute != self.minute {
+            self.minute = minute;
+            self.written.clear();
+        }
+        let written = self.written.entry(tenant.clone()).or_default();
+        *written = written.saturating_add(1);
+        *written <= DENIALS_PER_MINUTE_MAX
+    }
+}
+
+impl Keeper {
+    /// Takes a record into the group.
+    pub(super) fn take(&mut self, record: Record, now: Moment) {
+        match record {
+            Record::Event(event) => self.take_event(event, now),
+            Record::Admission(waiting) => match self.tenant(waiting.admission.tenant) {
+                Some(tenant) => self.group.push(Item::Admission(waiting, tenant)),
+                None => add(&self.shared.cells.admissions_failed, 1),
+            },
+        }
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn take_event(&mut self, event: RelayEvent, now: Moment) {
+        let tenant = match &event {
+            RelayEvent::Began(began) => began.tenant,
+            RelayEvent::Ended(ended) => ended.tenant,
+            RelayEvent::Denied(denied) => denied.tenant,
+            _ => return,
+        };
+        let Some(tenant) = self.tenant(tenant).filter(|_| self.group.len() < STORE_BACKLOG_MAX) else {
+            return add(&self.shared.cells.events_lost, 1);
+        };
+        match event {
+            RelayEvent::Denied(denied) => self.take_denial(denied, tenant, now),
+            event => self.group.push(Item::Event(event, tenant)),
+        }
+    }
+
+    fn take_denial(&mut self, denied: Denied, tenant: Arc<str>, now: Moment) {
+        if self.denials.take(&tenant, now) {
+            let mut id = [0; 16];
+            self.platform.random(&mut id);
+            return self.group.push(Item::Denied(denied, tenant, id));
+        }
+        add(&self.shared.cells.denials_beyond, 1);
+        if let Some(session) = denied.session {
+            self.group.push(Item::NotBegun(session, denied.unix_seconds));
+        }
+    }
+
+    /// Whether the group has waited long enough, or somebody waits for it.
+    pub(super) fn is_group_due(&self, now: Moment) -> bool {
+        let is_old = self.since.is_some_and(|since| since.elapsed() >= STORE_LINGER);
+        let is_full = self.group.len() >= STORE_GROUP_MAX;
+        let is_awaited = self.group.iter().any(Item::is_awaited);
+        is_awaited || (now.boot >= self.retry_at && !self.group.is_empty() && (is_old || is_full))
+    }
+
+    /// Commits the group. What cannot be written is answered with no, or kept for another try.
+    pub(super) fn commit(&mut self) {
+        let now = self.platform.moment();
+        self.refuse_late(now);
+        if self.group.is_empty() {
+            self.since = None;
+            return;
+        }
+        let group = std::mem::take(&mut self.group);
+        self.since = None;
+        match self.write(|writer| group.iter().try_for_each(|item| item.write(writer))) {
+            Ok(()) => self.settle(group),
+            Err(trouble) => self.refuse(group, trouble),
+        }
+        set(&self.shared.cells.backlog, if self.shared.trouble().is_some() { self.group.len() as u64 } else { 0 });
+    }
+
+    /// Answers what is written.
+    fn settle(&mut self, group: Vec<Item>) {
+        let now = self.platform.moment();
+        for item in group {
+            match item {
+                Item::Admission(waiting, _) => self.answer(waiting, now),
+                Item::Event(..) | Item::Denied(..) => add(&self.shared.cells.events_written, 1),
+                Item::NotBegun(..) => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, waiting: Waiting, now: Moment) {
+        let is_late = is_late(&waiting, now.boot, self.wait);
+        if is_late {
+            add(&self.shared.cells.admissions_late, 1);
+            self.group.push(Item::NotBegun(waiting.admission.session, now.unix_seconds));
+            self.since = Some(Instant::now());
+        } else {
+            add(&self.shared.cells.admissions_written, 1);
+        }
+        waiting.answer.give(!is_late);
+    }
+
+    /// Answers with no what is not written, and keeps what nobody waits for.
+    fn refuse(&mut self, group: Vec<Item>, trouble: Trouble) {
+        let (awaited, kept): (Vec<Item>, Vec<Item>) = group.into_iter().partition(Item::is_awaited);
+        add(&self.shared.cells.admissions_failed, awaited.len() as u64);
+        drop(awaited);
+        if trouble == Trouble::Record {
+            return self.write_singly(kept);
+        }
+        self.since = Some(Instant::now());
+        self.group = kept;
+    }
+
+    /// Finds the record that the store does not take: the others are written.
+    fn write_singly(&mut self, items: Vec<Item>) {
+        for item in items {
+            let written = self.write(|writer| item.write(writer));
+            let cell = if written.is_ok() { &self.shared.cells.events_written } else { &self.shared.cells.events_lost };
+            add(cell, 1);
+        }
+    }
+
+    /// Answers with no whoever has waited too long already: the client is told before it asks again.
+    fn refuse_late(&mut self, now: Moment) {
+        let wait = self.wait;
+        let late = self.group.extract_if(.., |item| match item {
+            Item::Admission(waiting, _) => is_late(waiting, now.boot, wait),
+            _ => false,
+        });
+        let late = late.count();
+        add(&self.shared.cells.admissions_late, late as u64);
+    }
+}
+
+fn is_late(waiting: &Waiting, now: Mono, wait: Duration) -> bool {
+    now.since(waiting.asked) > wait
+}

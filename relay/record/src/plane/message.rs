@@ -1,0 +1,217 @@
+//! What is said to the record plane, and what it answers.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
+
+use crate::audit::Line;
+use crate::store::{Ban, BanTarget, ClassStatus, Found};
+use crate::vault::KeyStatus;
+
+/// A client whose allocation waits for its record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admission {
+    /// The stay that begins.
+    pub session: SessionId,
+    /// Whose user it is.
+    pub tenant: TenantId,
+    /// The user name without expiry and tenant.
+    pub user: Pii<Arc<[u8]>>,
+    /// The client.
+    pub client: TransportAddress,
+    /// When, in seconds since the Unix epoch.
+    pub unix_seconds: u64,
+}
+
+/// Who asks, and why: written into the audit before the answer is given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// The role by which it is allowed.
+    pub role: String,
+    /// The user id of the process that asked.
+    pub uid: u32,
+    /// Why. It must not name an address: the audit outlives it.
+    pub reason: String,
+}
+
+/// What an administrator asks of the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Request {
+    /// Whose an address was.
+    Lookup {
+        /// The address.
+        address: Pii<IpAddr>,
+        /// With it, the address is looked for among relayed transport addresses too.
+        port: Option<u16>,
+        /// The first second, since the Unix epoch.
+        from: u64,
+        /// The last second.
+        to: u64,
+        /// Who asks.
+        asker: Asker,
+    },
+    /// An administrative change is to be written into the audit.
+    Admin {
+        /// What was done.
+        what: String,
+        /// The keys of the configuration that changed.
+        keys: Vec<String>,
+        /// Who did it.
+        uid: u32,
+    },
+    /// A network is to be banned, also after a restart.
+    BanAdd {
+        /// Which.
+        target: BanTarget,
+        /// For how long.
+        seconds: u64,
+        /// Why: sealed with the address, and gone with it.
+        reason: String,
+        /// Who wants it.
+        uid: u32,
+    },
+    /// The bans that hold.
+    BanList,
+    /// A ban is to be lifted.
+    BanRemove {
+        /// Which.
+        id: [u8; 16],
+        /// Who wants it.
+        uid: u32,
+    },
+    /// The last entries of the audit.
+    AuditTail {
+        /// How many.
+        count: usize,
+    },
+    /// What is kept, and until when.
+    RetentionStatus,
+}
+
+/// What came of a [`Request`].
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Response {
+    /// Of a look-up.
+    Found(Found),
+    /// It is done and written down.
+    Done,
+    /// The ban, with the end that it has.
+    Banned(Ban),
+    /// The bans that hold.
+    Bans(Vec<Ban>),
+    /// Entries of the audit, the oldest first.
+    Entries(Vec<Line>),
+    /// What is kept, and until when.
+    Retention(RetentionReport),
+}
+
+/// What is kept, and until when.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RetentionReport {
+    /// The classes of the store.
+    pub classes: Vec<ClassStatus>,
+    /// The keys of the day.
+    pub keys: Vec<KeyStatus>,
+}
+
+/// Why a request was not answered.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The record plane has ended.
+    #[error("the record plane does not run: look at the log for why it ended, and restart the relay")]
+    Stopped,
+    /// Too many requests wait.
+    #[error("the store is busy: try again in a moment")]
+    Busy,
+    /// The configuration forbids it.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// Something is missing or wrong with it.
+    #[error("{0}")]
+    Wrong(String),
+    /// What must be written down first cannot be.
+    #[error("nothing is answered that cannot be written into the audit: {0}")]
+    NotRecorded(String),
+    /// It cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(String),
+    /// There is nothing of that name.
+    #[error("{0}")]
+    Missing(&'static str),
+}
+
+/// What is called exactly once, and with the fallback when nobody else does.
+pub(crate) struct Answer<T>(Option<Box<dyn FnOnce(T) + Send>>, fn() -> T);
+
+impl<T> Answer<T> {
+    pub(crate) fn new(call: Box<dyn FnOnce(T) + Send>, fallback: fn() -> T) -> Self {
+        Answer(Some(call), fallback)
+    }
+
+    pub(crate) fn give(mut self, value: T) {
+        if let Some(call) = self.0.take() {
+            call(value);
+        }
+    }
+
+    /// Nobody is called.
+    pub(crate) fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call((self.1)());
+        }
+    }
+}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// Whether a text names an address, in a form in which people write one.
+pub(crate) fn names_address(text: &str) -> bool {
+    let words = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':' && c != '.');
+    let is_address = |word: &str| {
+        let word = word.trim_end_matches(['.', ':']).trim_start_matches('.');
+        let before_port = word.rsplit_once(':').map(|(ip, _)| ip);
+        [Some(word), before_port].into_iter().flatten().any(|word| word.parse::<IpAddr>().is_ok())
+    };
+    words.into_iter().any(is_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_nobody_gives_is_the_fallback() {
+        let (sender, receiver) = mpsc::channel();
+        let answer = |sender: mpsc::Sender<bool>| Answer::new(Box::new(move |yes| sender.send(yes).unwrap()), || false);
+        answer(sender.clone()).give(true);
+        drop(answer(sender));
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn an_address_in_a_text_is_seen_and_a_time_or_a_number_is_none() {
+        for text in ["192.0.2.7", "abuse of 192.0.2.7.", "(192.0.2.7:4000)", "[2001:db8::7]:443", "x 2001:db8::7, y"] {
+            assert!(names_address(text), "{text}");
+        }
+        for text in ["", "case 4711", "at 12:30:05 on 2026-11-28", "report 1.2.3", "a face: deadbeef", "192.0.2"] {
+            assert!(!names_address(text), "{text}");
+        }
+    }
+}

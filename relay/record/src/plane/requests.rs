@@ -1,0 +1,141 @@
+//! Administrators' questions.
+
+use serde_json::json;
+use sluice_base::Family;
+use sluice_base::limits::{AUDIT_TAIL_MAX, REASON_BYTES_MAX};
+use sluice_privacy::Class;
+use sluice_privacy::class::Purpose;
+
+use super::message::{Asker, Request, RequestError, Response, RetentionReport, names_address};
+use super::stats::add;
+use super::thread::Keeper;
+use crate::audit::{Draft, Kind, tail};
+use crate::store::{BanTarget, Failure, Trouble, Wanted};
+
+type Answered = Result<Response, RequestError>;
+
+impl Keeper {
+    pub(super) fn answer_request(&mut self, request: Request) -> Answered {
+        match request {
+            Request::Lookup { address, port, from, to, asker } => {
+                self.look_up(&Wanted { address, port, from, to }, &asker)
+            }
+            Request::Admin { what, keys, uid } => self.admin(&what, &keys, uid),
+            Request::BanAdd { target, seconds, reason, uid } => self.ban(target, seconds, &reason, uid),
+            Request::BanList => {
+                let bans = self.store.bans(self.platform.moment().unix_seconds);
+                bans.map(Response::Bans).map_err(|failure| unreadable(&failure))
+            }
+            Request::BanRemove { id, uid } => match self.write(|writer| writer.lift(id, uid)) {
+                Ok(true) => {
+                    self.must_truncate = true;
+                    Ok(Response::Done)
+                }
+                Ok(false) => Err(RequestError::Missing("there is no ban of that id")),
+                Err(trouble) => Err(not_recorded(trouble)),
+            },
+            Request::AuditTail { count } => {
+                let lines = tail(self.store.connection(), self.store.vault(), count.min(AUDIT_TAIL_MAX));
+                lines.map(Response::Entries).map_err(|e| unreadable(&e.into()))
+            }
+            Request::RetentionStatus => self.retention_status(),
+        }
+    }
+
+    /// Looks first, writes down that it did, and only then answers.
+    fn look_up(&mut self, wanted: &Wanted, asker: &Asker) -> Answered {
+        if !self.lookup || !Class::Ip.permits(Purpose::Abuse) {
+            return Err(RequestError::NotAllowed("looking up addresses is not allowed: privacy.lookup is false"));
+        }
+        check(asker)?;
+        if wanted.to < wanted.from {
+            return Err(RequestError::Wrong("the time looked for ends before it begins".to_owned()));
+        }
+        let found = self.store.lookup(wanted).map_err(|failure| unreadable(&failure))?;
+        let body = json!({
+            "what": "lookup",
+            "class": Class::Ip.name(),
+            "role": asker.role,
+            "uid": asker.uid,
+            "reason": asker.reason,
+            "from": wanted.from,
+            "to": wanted.to,
+            "sessions": found.sessions.iter().map(|session| session.session.to_string()).collect::<Vec<_>>(),
+        });
+        let at = self.platform.moment().unix_seconds;
+        self.record(&Draft { at, kind: Kind::Read, tenant: "", session: None, body })?;
+        add(&self.shared.cells.lookups, 1);
+        Ok(Response::Found(found))
+    }
+
+    fn admin(&mut self, what: &str, keys: &[String], uid: u32) -> Answered {
+        let texts = std::iter::once(what).chain(keys.iter().map(String::as_str));
+        texts.into_iter().try_for_each(|text| no_address(text, "an administrative change"))?;
+        let body = json!({ "what": what, "keys": keys, "uid": uid });
+        let at = self.platform.moment().unix_seconds;
+        self.record(&Draft { at, kind: Kind::Admin, tenant: "", session: None, body })?;
+        Ok(Response::Done)
+    }
+
+    fn ban(&mut self, target: BanTarget, seconds: u64, reason: &str, uid: u32) -> Answered {
+        short("a ban's reason", reason)?;
+        let longest = if target.address.family() == Family::V4 { 32 } else { 128 };
+        if target.bits > longest || seconds == 0 {
+            let told = format!("a ban needs a prefix of at most {longest} bits and a time that is not zero");
+            return Err(RequestError::Wrong(told));
+        }
+        if !self.store.keeps_addresses() {
+            let told = "this relay keeps no addresses (privacy.ip_retention_days is 0), and so no bans over a restart";
+            return Err(RequestError::NotAllowed(told));
+        }
+        let mut id = [0; 16];
+        self.platform.random(&mut id);
+        match self.write(|writer| writer.ban(target, seconds, reason, uid, id)) {
+            Ok(Some(ban)) => Ok(Response::Banned(ban)),
+            Ok(None) => Err(RequestError::NotAllowed("there are as many bans as are kept: lift some first")),
+            Err(trouble) => Err(not_recorded(trouble)),
+        }
+    }
+
+    fn retention_status(&self) -> Answered {
+        let now = self.platform.moment().unix_seconds;
+        let classes = self.store.retention_status(&self.retention, now).map_err(|failure| unreadable(&failure))?;
+        Ok(Response::Retention(RetentionReport { classes, keys: self.store.vault().status() }))
+    }
+
+    fn record(&mut self, draft: &Draft<'_>) -> Result<(), RequestError> {
+        self.write(|writer| writer.audit(draft)).map_err(not_recorded)
+    }
+}
+
+/// Role and reason are there, and say nothing that the audit must not keep.
+fn check(asker: &Asker) -> Result<(), RequestError> {
+    short("the role", &asker.role)?;
+    short("the reason", &asker.reason)?;
+    no_address(&asker.role, "the role")?;
+    no_address(&asker.reason, "the reason")
+}
+
+fn short(what: &str, text: &str) -> Result<(), RequestError> {
+    if text.trim().is_empty() || text.len() > REASON_BYTES_MAX {
+        let told = format!("{what} is missing, or longer than {REASON_BYTES_MAX} bytes");
+        return Err(RequestError::Wrong(told));
+    }
+    Ok(())
+}
+
+fn no_address(text: &str, what: &str) -> Result<(), RequestError> {
+    if names_address(text) {
+        let told = format!("{what} names an address, which the audit would keep for years: name a case instead");
+        return Err(RequestError::Wrong(told));
+    }
+    Ok(())
+}
+
+fn not_recorded(trouble: Trouble) -> RequestError {
+    RequestError::NotRecorded(trouble.to_string())
+}
+
+fn unreadable(failure: &Failure) -> RequestError {
+    RequestError::Unreadable(failure.trouble().to_string())
+}

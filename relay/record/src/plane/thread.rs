@@ -1,0 +1,276 @@
+//! The thread that keeps the store.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, select};
+use serde_json::json;
+use sluice_base::limits::{CLOCK_STEP_MIN, STORE_CHORES_INTERVAL, STORE_GROUP_MAX, STORE_LINGER, STORE_RETRY};
+use sluice_base::{Mono, TenantId};
+use sluice_privacy::Moment;
+
+use super::group::{DenialBudget, Item};
+use super::stats::{Shared, add, set};
+use super::{Names, PlaneOptions, Record, Said};
+use crate::audit::{Draft, Kind};
+use crate::store::{Failure, Retention, Store, Trouble, Writer};
+use crate::vault::{DestroyedKey, Platform};
+
+/// Keeps the store: takes records, commits them in groups, answers, and does what is due.
+pub(super) struct Keeper {
+    pub(super) store: Store,
+    pub(super) shared: Arc<Shared>,
+    pub(super) platform: Arc<dyn Platform>,
+    pub(super) wait: Duration,
+    pub(super) retention: Retention,
+    pub(super) lookup: bool,
+    pub(super) group: Vec<Item>,
+    /// Since when the oldest of the group waits.
+    pub(super) since: Option<Instant>,
+    pub(super) denials: DenialBudget,
+    /// Not before then is a disk tried again that took nothing.
+    pub(super) retry_at: Mono,
+    /// Bytes that must not stay in the journal have been deleted.
+    pub(super) must_truncate: bool,
+    names: Names,
+    records: Receiver<Record>,
+    requests: Receiver<Said>,
+    /// The first entry of this run is written.
+    has_opened: bool,
+    /// Destroyed keys whose records are still there.
+    dead: Vec<DestroyedKey>,
+    undestroyed: usize,
+    seen: Moment,
+    next_chores: Mono,
+}
+
+/// Says that nothing is written any more, by whichever way the thread ends.
+struct LastWill(Arc<Shared>);
+
+impl Drop for LastWill {
+    fn drop(&mut self) {
+        self.0.die();
+        if std::thread::panicking() {
+            tracing::error!("the store of records has ended by a mistake of the relay: nothing is recorded any more");
+        }
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(
+        store: Store,
+        shared: Arc<Shared>,
+        names: Names,
+        platform: Arc<dyn Platform>,
+        options: &PlaneOptions,
+        (records, requests): (Receiver<Record>, Receiver<Said>),
+    ) -> Self {
+        let seen = platform.moment();
+        Keeper {
+            store,
+            shared,
+            platform,
+            wait: options.admission_wait,
+            retention: options.retention,
+            lookup: options.lookup,
+            group: Vec::new(),
+            since: None,
+            denials: DenialBudget::default(),
+            retry_at: Mono::default(),
+            must_truncate: true,
+            names,
+            records,
+            requests,
+            has_opened: false,
+            dead: Vec::new(),
+            undestroyed: 0,
+            seen,
+            next_chores: Mono::default(),
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(&mut self) {
+        let _will = LastWill(self.shared.clone());
+        loop {
+            self.chores();
+            let wait = if self.group.is_empty() { STORE_CHORES_INTERVAL } else { STORE_LINGER };
+            let mut said = None;
+            select! {
+                recv(self.records) -> record => match record {
+                    Ok(record) => self.take(record, self.platform.moment()),
+                    Err(_) => break,
+                },
+                recv(self.requests) -> request => match request {
+                    Ok(request) => said = Some(request),
+                    Err(_) => break,
+                },
+                default(wait) => {}
+            }
+            self.gather();
+            match said {
+                Some(Said::Request(request, answer)) => {
+                    self.commit_all();
+                    self.chores();
+                    answer.give(self.answer_request(request));
+                }
+                Some(Said::Stop) => break,
+                None => {}
+            }
+        }
+        self.close();
+    }
+
+    /// Takes what has come meanwhile, and commits when somebody waits for it or it has waited long enough.
+    fn gather(&mut self) {
+        let now = self.platform.moment();
+        let mut taken = 0;
+        while taken < STORE_GROUP_MAX
+            && let Ok(record) = self.records.try_recv()
+        {
+            self.take(record, now);
+            taken += 1;
+        }
+        if self.is_group_due(now) {
+            self.commit();
+        }
+    }
+
+    /// Commits everything that was said so far.
+    fn commit_all(&mut self) {
+        let now = self.platform.moment();
+        while let Ok(record) = self.records.try_recv() {
+            self.take(record, now);
+            if self.group.len() >= STORE_GROUP_MAX {
+                self.commit();
+            }
+        }
+        self.commit();
+    }
+
+    /// The end: the group, the last entry, a checkpoint that stays, and no journal.
+    fn close(&mut self) {
+        self.commit_all();
+        add(&self.shared.cells.events_lost, self.group.len() as u64);
+        self.group.clear();
+        let last = self.write(|writer| {
+            let at = writer.now.unix_seconds;
+            writer.audit(&Draft { at, kind: Kind::Stop, tenant: "", session: None, body: json!({}) })?;
+            writer.checkpoint()
+        });
+        if last.is_ok() {
+            let _ = self.store.truncate_journal();
+        }
+    }
+
+    /// What is due by the clock.
+    fn chores(&mut self) {
+        let now = self.platform.moment();
+        if now.boot < self.next_chores {
+            return;
+        }
+        self.next_chores = now.boot.after(STORE_CHORES_INTERVAL);
+        self.look_at_clock(now);
+        self.bury_keys();
+        if !self.has_opened {
+            self.has_opened = self.write(open).map(|lost| add(&self.shared.cells.keys_lost, lost)).is_ok();
+        }
+        if self.must_truncate && self.shared.trouble().is_none() {
+            self.must_truncate = !self.store.truncate_journal().unwrap_or(false);
+        }
+    }
+
+    /// What destroyed keys had sealed is removed.
+    fn bury_keys(&mut self) {
+        let destroyed = self.store.vault().sweep();
+        add(&self.shared.cells.keys_destroyed, destroyed.keys.len() as u64 + destroyed.untold);
+        self.dead.extend(destroyed.keys);
+        if !self.dead.is_empty() {
+            let dead = std::mem::take(&mut self.dead);
+            match self.write(|writer| dead.iter().try_for_each(|key| writer.forget(key))) {
+                Ok(()) => self.must_truncate = true,
+                Err(_) => self.dead = dead,
+            }
+        }
+        if destroyed.failed.len() > self.undestroyed {
+            tracing::error!("keys of the day whose end has come cannot be destroyed: look at the keys' directory");
+        }
+        self.undestroyed = destroyed.failed.len();
+        let cells = &self.shared.cells;
+        set(&cells.keys_undestroyed, self.undestroyed as u64);
+        set(&cells.keys_live, self.store.vault().status().len() as u64);
+        set(&cells.key_late_seconds_max, self.store.vault().late_max().as_secs());
+    }
+
+    /// Writes down that the wall clock went another way than time.
+    fn look_at_clock(&mut self, now: Moment) {
+        let passed = now.boot.since(self.seen.boot).as_secs();
+        let expected = self.seen.unix_seconds.saturating_add(passed);
+        self.seen = now;
+        if now.unix_seconds.abs_diff(expected) < CLOCK_STEP_MIN.as_secs() {
+            return;
+        }
+        add(&self.shared.cells.clock_steps, 1);
+        tracing::warn!("the wall clock was set: what has to be destroyed by it is");
+        let (at, from) = (now.unix_seconds, expected);
+        let body = json!({ "from": from, "to": at });
+        let draft = Draft { at, kind: Kind::ClockStep, tenant: "", session: None, body };
+        let _ = self.write(|writer| writer.audit(&draft));
+    }
+
+    /// Does `work` in one transaction, and says once what keeps it from being written.
+    pub(super) fn write<T>(&mut self, work: impl FnOnce(&mut Writer<'_>) -> Result<T, Failure>) -> Result<T, Trouble> {
+        let now = self.platform.moment();
+        if matches!(self.shared.trouble(), Some(Trouble::Disk | Trouble::ReadOnly)) && now.boot >= self.retry_at {
+            // After an error of the disk a connection may be of no more use. Where it cannot be made anew, the old one
+            // says why.
+            let _ = self.store.reopen();
+        }
+        let begun = Instant::now();
+        let done = self.store.write(now, work).map_err(|failure| failure.trouble());
+        match &done {
+            Ok(_) => {
+                self.shared.committed(begun.elapsed());
+                set(&self.shared.cells.audit_entries, self.store.audit_end());
+                self.note(None);
+            }
+            Err(trouble) => {
+                add(&self.shared.cells.commits_failed, 1);
+                self.retry_at = now.boot.after(STORE_RETRY);
+                // A record that is refused says nothing of the disk.
+                self.note(Some(*trouble).filter(|trouble| *trouble != Trouble::Record));
+                if *trouble == Trouble::Record {
+                    tracing::error!("{trouble}");
+                }
+            }
+        }
+        done
+    }
+
+    /// Says it when records begin not to be written, or are again.
+    fn note(&self, trouble: Option<Trouble>) {
+        if trouble == self.shared.trouble() {
+            return;
+        }
+        self.shared.set_trouble(trouble);
+        match trouble {
+            Some(trouble) => tracing::error!("records are not written: {trouble}"),
+            None => tracing::info!("records are written again"),
+        }
+    }
+
+    pub(super) fn tenant(&self, id: TenantId) -> Option<Arc<str>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).name(id)
+    }
+}
+
+/// What a run begins with: sessions of the last one are over, and what nobody can read any more is removed. How many
+/// keys were found gone.
+fn open(writer: &mut Writer<'_>) -> Result<u64, Failure> {
+    let sessions = writer.close_lost()?;
+    let keys = writer.forget_lost()?.len() as u64;
+    let body = json!({ "sessions_lost": sessions, "keys_lost": keys });
+    let at = writer.now.unix_seconds;
+    writer.audit(&Draft { at, kind: Kind::Start, tenant: "", session: None, body })?;
+    Ok(keys)
+}
