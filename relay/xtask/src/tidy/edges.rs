@@ -54,6 +54,10 @@ const EDGES: &[(&str, &[&str])] = &[
     // Of workspaces of their own: guests of the relay, and the fuzzers' targets.
     ("sluice-plugin-sdk", &[]),
     ("geofence", &["sluice-plugin-sdk"]),
+    ("hostile-any", &["sluice-plugin-sdk"]),
+    ("hostile-describe", &[]),
+    ("hostile-start-up", &[]),
+    ("hostile-ungranted", &[]),
     ("sluice-fuzz", &["sluice-base", "sluice-wire", "sluice-turn", "sluice-config"]),
 ];
 
@@ -63,6 +67,10 @@ const FOR_TESTS: &[(&str, &str, &str)] = &[
     ("sluice-worker", "sluice-net", "its scenarios run over a kernel driver too"),
     ("sluice-record", "sluice-net", "its keys lie in the kernel's locked memory too"),
 ];
+
+/// Packages that become components.
+const PLUGINS: &[&str] =
+    &["sluice-plugin-sdk", "geofence", "hostile-any", "hostile-describe", "hostile-start-up", "hostile-ungranted"];
 
 /// Outside things, and the only packages that may name them. Tools for development may name what they like.
 const OWNERS: &[(&str, &[&str])] = &[
@@ -88,7 +96,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["sluice"]),
     ("turn", &["sluice", "sluice-bench-webrtc-rs"]),
     ("webrtc-util", &["sluice", "sluice-bench-webrtc-rs"]),
-    ("wit-bindgen", &["sluice-plugin-sdk", "geofence"]),
+    ("wit-bindgen", PLUGINS),
     ("zeroize", &["sluice-crypto"]),
 ];
 
