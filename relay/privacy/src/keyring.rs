@@ -13,7 +13,7 @@ use sluice_base::{Mono, limits};
 use crate::date::DAY_SECONDS;
 use crate::{Day, Moment};
 
-/// The tenant and the day of a key.
+/// The tenant and the day of a key. The relay itself is the tenant without a name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KeyName {
     /// The tenant; empty for what is the relay's own.

@@ -317,3 +317,27 @@ fn a_tenant_that_says_less_has_its_keys_destroyed_earlier() {
     vault.configure(0, vec![]);
     assert!(key_files(&folder).is_empty());
 }
+
+#[test]
+fn the_relay_itself_has_a_key_that_outlives_a_restart_too() {
+    let (folder, machine, vault) = start("itself");
+    let sealed = vault.seal("", &ID, b"a ban").unwrap();
+    drop(vault);
+    let vault = open(&folder, &machine);
+    assert_eq!(*vault.open_sealed(&sealed, &ID).unwrap(), b"a ban");
+    machine.pass(7 * DAY);
+    vault.sweep();
+    assert!(key_files(&folder).is_empty());
+}
+
+#[test]
+fn files_of_others_in_the_directory_of_keys_are_left_alone() {
+    let (folder, machine, vault) = start("others");
+    drop(vault);
+    for name in ["server.key", "server.key.new", "2026-11-28.key", "2026-02-30.clinic.key"] {
+        fs::write(folder.join("keys").join(name), b"theirs").unwrap();
+    }
+    open(&folder, &machine);
+    assert_eq!(key_files(&folder), ["2026-02-30.clinic.key", "2026-11-28.key", "server.key"]);
+    assert!(folder.join("keys/server.key.new").exists());
+}

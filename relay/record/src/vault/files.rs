@@ -114,7 +114,8 @@ impl KeyDirectory {
 
     /// Files that a former run had not given their names yet.
     fn destroy_halves(&self) -> Result<(), VaultError> {
-        for file in names(&self.path)?.iter().filter(|file| file.ends_with(HALF)) {
+        let is_half = |file: &&String| file.strip_suffix(HALF).and_then(KeyName::of_file).is_some();
+        for file in names(&self.path)?.iter().filter(is_half) {
             let path = self.path.join(file);
             self.destroyer.destroy(&path).map_err(|why| at(&path, why))?;
         }
