@@ -100,6 +100,9 @@ pub const DENIALS_TOLD_PER_SECOND: u32 = 10;
 /// Refusals that a worker tells of in one burst per source prefix: a call centre whose quota is too low.
 pub const DENIALS_TOLD_BURST: u32 = 100;
 
+/// Bans in force at a time: a look-up is one search in a table of them, and a worker's copy of none.
+pub const BANS_MAX: usize = 65_536;
+
 /// Permissions of one allocation unless the configuration says otherwise: a mesh call of 100 with two
 /// addresses each fits.
 pub const PERMISSIONS_PER_ALLOCATION_DEFAULT: u32 = 256;

@@ -46,6 +46,8 @@ labels! {
         NoPermission = "no_permission",
         /// A Send indication that lacks or breaks an attribute (RFC 8656, 11.2).
         BadIndication = "bad_indication",
+        /// A request of a client or user that is banned.
+        Banned = "banned",
         /// The guard forbids this peer.
         PeerForbidden = "peer_forbidden",
         /// The peer's family has no relayed address in this allocation.
@@ -176,7 +178,7 @@ labels! {
         QuestionsOpen = "questions_open",
         /// Allocations made.
         AllocationsCreated = "allocations_created",
-        /// Allocations that ran out or were ended by an order.
+        /// Allocations that ran out or were ended by an order, a policy or a ban.
         AllocationsExpired = "allocations_expired",
         /// Allocations ended by their client.
         AllocationsEnded = "allocations_ended",

@@ -230,7 +230,7 @@ pub const FAMILIES: &[Family] = &[
         COUNTER,
         &[],
         Source::Single(Single::AllocationsExpired),
-        "Allocations that ran out or were ended by an order.",
+        "Allocations that ran out or were ended by an order, a policy or a ban.",
     ),
     family(
         "sluice_turn_allocations_ended_total",

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sluice_base::io::{Event, IoStats, OpenError, OpenSpec, Opened, SendOptions, Slot, SocketRole};
 use sluice_base::limits::{HEADROOM_MIN, SLOT_BYTES, TAILROOM_MIN};
 use sluice_base::policy::Verdict;
 use sluice_base::{AllocationId, Mono, Now, Pii, QuestionId, SocketId};
+use sluice_turn::Bans;
 use sluice_wire::channel_data;
 use sluice_wire::stun::Message;
 
@@ -57,6 +58,8 @@ pub(crate) struct Kernel {
     pub(crate) captured: Vec<Packet>,
     /// Allocations that the control plane wants to end.
     pub(crate) orders: Vec<(usize, AllocationId)>,
+    /// Bans that are to come into force.
+    pub(crate) bans: Option<Arc<Bans>>,
     bound: BTreeMap<SocketAddr, Vec<(usize, SocketId)>>,
     flying: BTreeMap<(Mono, u64), Packet>,
     sequence: u64,
@@ -90,6 +93,8 @@ pub(crate) struct Driver {
     releasing: Vec<(Mono, u32, Box<[u8]>)>,
     sending: Vec<Packet>,
     pub(crate) woken: Arc<AtomicBool>,
+    /// The bans that the worker has said are in force.
+    pub(crate) banned: Arc<Mutex<Arc<Bans>>>,
     /// When the worker has something to do.
     pub(crate) tick_at: Mono,
     pub(crate) verdicts: BTreeMap<(Mono, QuestionId), Verdict>,
@@ -135,6 +140,7 @@ impl Kernel {
             inbox: VecDeque::new(),
             captured: Vec::new(),
             orders: Vec::new(),
+            bans: None,
             bound: BTreeMap::new(),
             flying: BTreeMap::new(),
             sequence: 0,
@@ -345,6 +351,17 @@ impl Kernel {
         }
     }
 
+    /// A worker has ticked: who is banned there has nothing.
+    pub(crate) fn watch_bans(&mut self, worker: usize) {
+        let banned = self.drivers[worker].banned.lock().map(|banned| banned.clone()).unwrap_or_default();
+        if !banned.is_empty() {
+            // Who came while the ban was on its way is gone as well.
+            self.oracle.banned(&banned);
+            let gone = self.stays.banned(worker, &banned, self.now.unix_seconds);
+            self.holds(gone);
+        }
+    }
+
     /// What does not hold is a violation.
     pub(crate) fn holds(&mut self, result: Result<(), String>) {
         if let Err(what) = result {
@@ -468,6 +485,7 @@ impl Driver {
             slots,
             releasing: Vec::new(),
             sending: Vec::new(),
+            banned: Arc::default(),
             woken: Arc::new(AtomicBool::new(false)),
             tick_at: Mono::default(),
             verdicts: BTreeMap::new(),

@@ -1,16 +1,19 @@
 //! Whatever arrives from the open network: noise, cut and forged packets, replays, and packets that hit
 //! the very nanosecond at which something ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_base::Mono;
+use sluice_base::{Mono, Pii, TenantId};
+use sluice_turn::{Ban, Bans, Whom};
 use sluice_wire::channel_data;
 use sluice_wire::stun::{Class, Method, TransactionId, attribute};
 
 use crate::client::{Context, build, payload};
 use crate::credentials::{Login, Style};
 use crate::kernel::{Kernel, Packet};
+use crate::oracle::Five;
 use crate::scenario::{REALM, STATIC_USERS};
 
 /// Somebody who can write any source address and has seen some packets.
@@ -56,9 +59,28 @@ impl Mischief {
                 let order = victim.and_then(|five| kernel.oracle.order_to_end(five));
                 kernel.orders.extend(order);
             }
+            9 if c.rng.chance(50) => {
+                let bans = if c.rng.chance(500) { victim.and_then(|five| ban(c, kernel, five)) } else { None };
+                kernel.bans = Some(Arc::new(bans.unwrap_or_default()));
+            }
             _ => at_the_edge(c, kernel),
         }
     }
+}
+
+/// An administrator bans somebody who is there, until the next ban or its end.
+fn ban(c: &mut Context<'_>, kernel: &mut Kernel, five: Five) -> Option<Bans> {
+    let victim = kernel.oracle.alive(c.now.mono).find(|allocation| allocation.five == five)?;
+    let (ip, (tenant, user)) = (five.1.ip(), &victim.user);
+    let whom = match (c.rng.chance(300), ip) {
+        (true, _) => Whom::User(TenantId(*tenant as u16), Pii::new(user.as_slice().into())),
+        (false, IpAddr::V4(_)) => Whom::Address(Pii::new(ip), c.rng.pick(&[24, 30, 32])),
+        (false, IpAddr::V6(_)) => Whom::Address(Pii::new(ip), c.rng.pick(&[48, 64, 128])),
+    };
+    let bans = Bans::new(&[Ban { whom, until: None }]).ok()?;
+    kernel.oracle.banned(&bans);
+    kernel.oracle.coverage.bans += 1;
+    Some(bans)
 }
 
 /// A packet of some client that was seen on its way.

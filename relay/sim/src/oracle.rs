@@ -21,8 +21,8 @@ use sluice_base::limits::{
     VERDICT_DEADLINE,
 };
 use sluice_base::policy::{Hook, Question, Verdict};
-use sluice_base::{AllocationId, Mono, Now, QuestionId, SocketId};
-use sluice_turn::RelayAddress;
+use sluice_base::{AllocationId, Mono, Now, Pii, QuestionId, SocketId, TenantId};
+use sluice_turn::{Bans, RelayAddress};
 use sluice_wire::channel_data;
 use sluice_wire::stun::{Class, Message, Method};
 
@@ -416,6 +416,18 @@ impl Oracle {
         allocation.perhaps_ended = true;
         self.coverage.orders += 1;
         Some((allocation.worker, id))
+    }
+
+    /// Somebody is about to be banned, or has been: what they have may be gone.
+    pub(crate) fn banned(&mut self, bans: &Bans) {
+        for at in self.by_five.values() {
+            let allocation = &mut self.allocations[*at];
+            let (tenant, user) = (TenantId(allocation.user.0 as u16), Pii::new(allocation.user.1.as_slice().into()));
+            if bans.names_address(Pii::new(allocation.five.1.ip()), 0) || bans.names_user(tenant, &user, 0) {
+                allocation.sure = false;
+                allocation.perhaps_ended = true;
+            }
+        }
     }
 
     /// The clock has leapt ahead.

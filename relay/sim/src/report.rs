@@ -46,6 +46,8 @@ pub struct Coverage {
     pub ports_counted: u64,
     /// Orders to end an allocation.
     pub orders: u64,
+    /// Bans.
+    pub bans: u64,
     /// Configurations that came into force again.
     pub reloads: u64,
     /// Payloads that reached a peer's or client's model.
@@ -101,6 +103,7 @@ impl Coverage {
             (&mut self.reviews, other.reviews),
             (&mut self.ports_counted, other.ports_counted),
             (&mut self.orders, other.orders),
+            (&mut self.bans, other.bans),
             (&mut self.reloads, other.reloads),
             (&mut self.received, other.received),
             (&mut self.ticks, other.ticks),

@@ -2,6 +2,7 @@
 //! its end tells the traffic that the kernel saw.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sluice_base::Mono;
 use sluice_base::event::{Began, Denied, Ended, RelayEvent, StreamEnded};
@@ -9,7 +10,8 @@ use sluice_base::io::SocketRole;
 use sluice_base::message::Traffic;
 use sluice_base::policy::{Hook, Question};
 use sluice_base::stats::Method as MethodLabel;
-use sluice_base::{Pii, SessionId, TransportAddress};
+use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
+use sluice_turn::Bans;
 use sluice_wire::channel_data;
 use sluice_wire::stun::{Class, Message, Method};
 
@@ -43,6 +45,7 @@ struct Stay {
     since: Mono,
     relayed: Vec<TransportAddress>,
     traffic: Traffic,
+    user: (TenantId, Pii<Arc<[u8]>>),
 }
 
 type Result = std::result::Result<(), String>;
@@ -126,6 +129,19 @@ impl Stays {
         Ok(())
     }
 
+    /// Bans are in force at a worker after a tick.
+    pub(crate) fn banned(&self, worker: usize, bans: &Bans, unix_seconds: u64) -> Result {
+        let banned = |stay: &Stay| {
+            let (tenant, user) = &stay.user;
+            let address = Pii::new(stay.five.1.ip());
+            bans.names_address(address, unix_seconds) || bans.names_user(*tenant, user, unix_seconds)
+        };
+        match self.live.values().any(|stay| stay.worker == worker && banned(stay)) {
+            true => Err("somebody who is banned has an allocation".into()),
+            false => Ok(()),
+        }
+    }
+
     /// The relay has stopped.
     pub(crate) fn stopped(&self) -> Result {
         if !self.told {
@@ -151,7 +167,8 @@ impl Stays {
             return Err("a client begins a second stay".into());
         }
         let relayed = began.relayed.iter().flatten().copied().collect();
-        self.live.insert(began.session, Stay { worker, five, since: now, relayed, traffic: Traffic::default() });
+        let user = (began.tenant, began.user.clone());
+        self.live.insert(began.session, Stay { worker, five, since: now, relayed, traffic: Traffic::default(), user });
         Ok(())
     }
 

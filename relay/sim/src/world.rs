@@ -271,6 +271,13 @@ impl World {
         for (worker, id) in std::mem::take(&mut self.kernel.borrow_mut().orders) {
             let _ = self.posts[worker].send(Envelope::Order(Order::End(id)));
         }
+        let Some(bans) = self.kernel.borrow_mut().bans.take() else {
+            return;
+        };
+        for (worker, post) in self.posts.iter().enumerate() {
+            let (told, banned) = (bans.clone(), self.kernel.borrow().drivers[worker].banned.clone());
+            let _ = post.ban(bans.clone(), Box::new(move |()| banned.lock().map_or((), |mut banned| *banned = told)));
+        }
     }
 
     /// The same configuration comes into force again: nobody may notice.
@@ -332,6 +339,7 @@ impl World {
         let kernel = &mut *kernel;
         let now = kernel.now;
         kernel.flush(index);
+        kernel.watch_bans(index);
         kernel.oracle.ticked(now, index);
         kernel.oracle.coverage.ticks += 1;
         let driver = &mut kernel.drivers[index];
@@ -361,7 +369,9 @@ impl World {
             let mut kernel = self.kernel.borrow_mut();
             kernel.faults = Faults { delay_ms: 1, ..Faults::default() };
             kernel.decisions = Decisions::default();
+            kernel.bans = Some(Arc::default());
         }
+        self.give_orders();
         while self.now().mono < self.end {
             self.step()?;
         }

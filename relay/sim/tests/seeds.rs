@@ -77,6 +77,7 @@ fn everything_happened(c: &Coverage) {
         c.received,
         c.ports_counted,
         c.stays,
+        c.bans,
         c.denied,
     ];
     assert!(counts.iter().all(|count| *count > 20), "{c:#?}");

@@ -89,6 +89,7 @@ pub(crate) fn options(
             allow_classes: config.guard.allow_classes.clone(),
             allow: config.guard.allow_ranges.iter().map(network).collect(),
             deny: config.guard.deny_ranges.iter().map(network).collect(),
+            deny_clients: Vec::new(),
             unauthenticated_per_second: config.guard.unauthenticated_per_second,
             unauthenticated_burst: config.guard.unauthenticated_burst,
         },

@@ -85,7 +85,7 @@ pub(crate) struct HiddenUser {
 
 impl Authenticator {
     pub(crate) fn new(settings: &Settings, nonce_key: &Secret<[u8; 32]>) -> Self {
-        let Settings { options, userhashes } = settings;
+        let Settings { options, userhashes, .. } = settings;
         Authenticator {
             tenants: options.tenants.clone(),
             listeners: options.listeners.clone(),
@@ -98,7 +98,7 @@ impl Authenticator {
 
     /// Takes over other tenants and users: whom they no longer have is no longer known.
     pub(crate) fn configure(&mut self, settings: &Settings) {
-        let Settings { options, userhashes } = settings;
+        let Settings { options, userhashes, .. } = settings;
         self.tenants = options.tenants.clone();
         self.nonce_lifetime = options.nonce_lifetime;
         self.userhashes = userhashes.clone();

@@ -20,6 +20,7 @@
 mod allocation;
 mod answers;
 mod auth;
+mod bans;
 mod events;
 mod guard;
 pub mod harness;
@@ -34,6 +35,7 @@ mod route;
 mod server;
 mod settings;
 
+pub use bans::{Ban, Bans, BansError, Whom};
 pub use options::{GuardOptions, Listener, Network, RelayAddress, ServerOptions, Shared, StaticUser, Tenant};
 pub use ports::LivePorts;
 pub use quota::{AccountLimits, Ledger, TenantLimits, Usage};

@@ -280,6 +280,12 @@ impl<R: RngCore> Server<R> {
             next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
             return self.refuse(now, &request, Code::AllocationMismatch);
         }
+        if self.is_banned(now, request.client.address.ip()) || self.is_banned_user(now, &request.identity) {
+            // Meanwhile.
+            relays.into_iter().flatten().for_each(|relay| self.release(relay));
+            next_port.into_iter().for_each(|port| self.ports.give_back(port.relay_address, port.port));
+            return self.refuse(now, &request, Code::Forbidden);
+        }
         let lifetime = granted_lifetime(&grant, wishes.lifetime);
         let token = next_port.map(|port| self.reserve(now, port));
         if token == Some(None) {

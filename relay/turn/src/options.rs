@@ -111,6 +111,8 @@ pub struct GuardOptions {
     pub allow: Vec<Network>,
     /// Ranges closed: stronger than any allowance.
     pub deny: Vec<Network>,
+    /// Ranges of clients that are not served, as if they were banned.
+    pub deny_clients: Vec<Network>,
     /// Unauthenticated answers per second and source prefix; 0 is unlimited.
     pub unauthenticated_per_second: u32,
     /// Unauthenticated answers in one burst.

@@ -31,6 +31,7 @@ use sluice_wire::stun::{Builder, Class, Message, Method, ParseError, Transaction
 use crate::allocation::{Allocation, Client, Granted, Permission, Relay, family_index};
 use crate::answers::Answers;
 use crate::auth::{Authenticator, Identity, OFFERED_ALGORITHMS};
+use crate::bans::Bans;
 use crate::guard::{Guard, Judgement, SourceLimiter};
 use crate::opening::{Opening, Wishes, granted_lifetime};
 use crate::options::{ServerOptions, Shared};
@@ -95,6 +96,9 @@ pub struct Server<R> {
     pub(crate) sources: SourceLimiter,
     /// Of refusals that are told.
     pub(crate) denials: SourceLimiter,
+    pub(crate) bans: Arc<Bans>,
+    /// By the configuration.
+    pub(crate) denied_clients: Arc<Bans>,
     pub(crate) ports: PortPool,
     /// What each socket is, by its index.
     pub(crate) roles: Vec<Role>,
@@ -190,6 +194,8 @@ impl<R: RngCore> Server<R> {
                 (options.guard.unauthenticated_per_second, options.guard.unauthenticated_burst),
                 sources_seed,
             ),
+            bans: Arc::default(),
+            denied_clients: settings.denied_clients.clone(),
             denials: SourceLimiter::new(
                 (if options.events { DENIALS_TOLD_PER_SECOND } else { 0 }, DENIALS_TOLD_BURST),
                 denials_seed,
@@ -392,6 +398,7 @@ impl<R: RngCore> Server<R> {
                     _ => self.dropped(DropReason::BadIndication),
                 }
             }
+            (Class::Request, _) if self.is_banned(now, client.address.ip()) => self.dropped(DropReason::Banned),
             (Class::Request, Method::BINDING) => self.binding(now, socket, client, &message),
             (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
                 self.request(now, socket, client, &message)
@@ -456,6 +463,10 @@ impl<R: RngCore> Server<R> {
             Ok(identity) => identity,
             Err(code) => return self.answer_unknown(now, socket, client, message, code),
         };
+        // Only now: a name alone is anybody's.
+        if self.is_banned_user(now, &identity) {
+            return self.dropped(DropReason::Banned);
+        }
         if let (Some(slot), Some(known)) = (allocation, known)
             && identity.renews(&known)
         {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use rand_core::RngCore;
 use sluice_base::Now;
+use sluice_base::limits::BANS_MAX;
 
 use crate::auth::{UserHashes, userhashes};
+use crate::bans::Bans;
 use crate::guard::{Guard, Judgement, SourceLimiter};
-use crate::options::ServerOptions;
+use crate::options::{Network, ServerOptions};
 use crate::quota::AccountLimits;
 use crate::server::Server;
 
@@ -16,14 +18,24 @@ use crate::server::Server;
 pub struct Settings {
     pub(crate) options: ServerOptions,
     pub(crate) userhashes: Option<Arc<UserHashes>>,
+    pub(crate) denied_clients: Arc<Bans>,
 }
 
 impl Settings {
     /// Computes it: work in the number of users and listeners, which is no worker's between two packets.
     pub fn new(options: ServerOptions) -> Self {
         let userhashes = userhashes(&options);
-        Settings { options, userhashes }
+        let denied_clients = Arc::new(denied_clients(&options.guard.deny_clients));
+        Settings { options, userhashes, denied_clients }
     }
+}
+
+/// Of a range with more bits than its address has, what any part of the machine takes it for: the address alone.
+fn denied_clients(networks: &[Network]) -> Bans {
+    let most = |network: &Network| if network.address.is_ipv4() { 32 } else { 128 };
+    let valid = |network: &Network| Network { bits: network.bits.min(most(network)), ..*network };
+    let first = &networks[..networks.len().min(BANS_MAX)];
+    Bans::of_networks(&first.iter().map(valid).collect::<Vec<_>>()).unwrap_or_default()
 }
 
 impl ServerOptions {
@@ -39,8 +51,8 @@ impl ServerOptions {
 
 impl<R: RngCore> Server<R> {
     /// Takes over other settings between two packets. Listeners, relay addresses, ports, workers and whether events
-    /// are told stay what they are. No allocation ends by it: who is no longer known cannot refresh theirs, and a
-    /// permission of a peer that is forbidden now is gone at once.
+    /// are told stay what they are. Who is no longer known cannot refresh what they have; a permission of a peer
+    /// that is forbidden now and an allocation of a client that is denied now end at once.
     pub fn configure(&mut self, now: Now, settings: &Settings) {
         let fixed = self.options.clone();
         let options = ServerOptions {
@@ -58,7 +70,9 @@ impl<R: RngCore> Server<R> {
         }
         self.guard = Guard::new(&options, self.shared.live.clone());
         self.auth.configure(settings);
+        self.denied_clients = settings.denied_clients.clone();
         self.options = options;
+        self.end_banned(now);
         self.end_forbidden_permissions(now);
         self.limit_again();
     }

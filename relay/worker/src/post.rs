@@ -7,7 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use sluice_base::io::Waker;
 use sluice_base::limits::WORKER_QUEUE_MAX;
 use sluice_base::message::{AllocationPage, Envelope};
-use sluice_turn::Settings;
+use sluice_turn::{Bans, Settings};
 
 /// A worker's own end of its queue.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub(crate) enum Mail {
     Envelope(Envelope),
     Barrier(Answer<()>),
     Configure(Arc<Settings>, Answer<()>),
+    Ban(Arc<Bans>, Answer<()>),
     List { from: u32, most: usize, answer: Answer<AllocationPage> },
 }
 
@@ -78,6 +79,13 @@ impl Post {
         self.put(Mail::Configure(settings, answer))
     }
 
+    /// Has the worker take over other bans; `answer` is called when it has, and whoever is banned is gone. False when
+    /// the queue is full.
+    #[must_use]
+    pub fn ban(&self, bans: Arc<Bans>, answer: Answer<()>) -> bool {
+        self.put(Mail::Ban(bans, answer))
+    }
+
     fn put(&self, mail: Mail) -> bool {
         let sent = self.queue.push(mail).is_ok();
         self.waker.wake();
@@ -90,6 +98,7 @@ impl fmt::Debug for Mail {
         match self {
             Mail::Envelope(envelope) => envelope.fmt(f),
             Mail::Configure(..) => f.write_str("Configure"),
+            Mail::Ban(bans, _) => write!(f, "Ban({bans:?})"),
             Mail::Barrier(_) => f.write_str("Barrier"),
             Mail::List { from, most, .. } => write!(f, "List {{ from: {from}, most: {most} }}"),
         }

@@ -253,6 +253,11 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                     self.outputs(now);
                     answer(());
                 }
+                Mail::Ban(bans, answer) => {
+                    self.turn.ban(now, bans);
+                    self.outputs(now);
+                    answer(());
+                }
                 Mail::Barrier(answer) => answer(()),
                 Mail::List { from, most, answer } => answer(self.turn.list(now.mono, from, most)),
             }

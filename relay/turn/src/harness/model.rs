@@ -25,8 +25,8 @@ use sluice_crypto::{HmacKey, HmacSha256Key};
 use sluice_wire::stun::{Builder, Class, HEADER_LEN, Message, Method, PasswordAlgorithm, TransactionId, attribute};
 
 use crate::{
-    AccountLimits, Disposition, GuardOptions, Ledger, Listener, LivePorts, OpenTicket, Output, RelayAddress, Server,
-    ServerOptions, Shared, StaticUser, Tenant, TenantLimits,
+    AccountLimits, Bans, Disposition, GuardOptions, Ledger, Listener, LivePorts, OpenTicket, Output, RelayAddress,
+    Server, ServerOptions, Settings, Shared, StaticUser, Tenant, TenantLimits,
 };
 
 /// Where IPv4 clients come to, and the IPv4 relay address.
@@ -325,6 +325,20 @@ impl Relay {
     /// A message comes in.
     pub fn message(&mut self, envelope: Envelope) -> Vec<Sent> {
         self.server.message(self.now, envelope);
+        self.run();
+        self.take_sent()
+    }
+
+    /// Other bans come into force.
+    pub fn ban(&mut self, bans: Bans) -> Vec<Sent> {
+        self.server.ban(self.now, Arc::new(bans));
+        self.run();
+        self.take_sent()
+    }
+
+    /// Other options come into force.
+    pub fn configure(&mut self, options: ServerOptions) -> Vec<Sent> {
+        self.server.configure(self.now, &Settings::new(options));
         self.run();
         self.take_sent()
     }

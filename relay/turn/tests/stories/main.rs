@@ -3,6 +3,7 @@
 
 mod allocate;
 mod bad_input;
+mod bans;
 mod binding;
 mod challenge;
 mod channels;

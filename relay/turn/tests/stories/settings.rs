@@ -3,12 +3,12 @@
 use sluice_base::AddressClass;
 use sluice_base::limits::PERMISSION_LIFETIME;
 use sluice_turn::harness::model::{Client, Relay, options, shared_with, tenant, udp};
-use sluice_turn::{AccountLimits, GuardOptions, Network, ServerOptions, Settings, TenantLimits};
+use sluice_turn::{AccountLimits, GuardOptions, Network, ServerOptions, TenantLimits};
 
 use crate::{CLIENT, CLIENT_2, at, peer, seconds};
 
 fn configure(relay: &mut Relay, options: ServerOptions) {
-    relay.server.configure(relay.now, &Settings::new(options));
+    assert!(relay.configure(options).is_empty());
 }
 
 fn closed(range: &str, bits: u8) -> ServerOptions {

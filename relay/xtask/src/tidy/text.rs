@@ -30,6 +30,7 @@ const EXPOSERS: &[(&str, &str)] = &[
     ("relay/crypto/src/", "keys are used"),
     ("relay/privacy/src/", "keys are used, and addresses and names become pseudonyms"),
     ("relay/turn/src/auth.rs", "names and passwords are compared"),
+    ("relay/turn/src/bans.rs", "clients' addresses are looked up"),
     ("relay/turn/src/guard.rs", "addresses are judged"),
     ("relay/turn/src/quota.rs", "names are told apart"),
     ("relay/turn/src/relay.rs", "a peer's address is written into a Data indication"),
