@@ -2,7 +2,9 @@
 //!
 //! The hash of an entry is SHA-256 over the hash before it, its header and its ciphertext, so that the chain holds when
 //! a key is destroyed and nobody can read the ciphertext any longer. With each commit the last entry is signed, and
-//! every [`AUDIT_CHECKPOINT_ENTRIES`] entries, at the beginning of each day and at the end a checkpoint that stays.
+//! every [`AUDIT_CHECKPOINT_ENTRIES`] entries, at the end of each day and of each run a checkpoint that stays.
+//!
+//! [`AUDIT_CHECKPOINT_ENTRIES`]: sluice_base::limits::AUDIT_CHECKPOINT_ENTRIES
 
 mod chain;
 mod read;

@@ -4,6 +4,7 @@
 //! waits for room in one: what does not fit is refused or lost, and counted.
 
 mod group;
+mod lines;
 mod message;
 mod requests;
 mod stats;
@@ -25,6 +26,7 @@ use sluice_base::limits::{
 };
 use sluice_base::{Mono, TenantId};
 
+use crate::spool::{self, Spool, SpoolHandle, SpoolOptions};
 use crate::store::{Ban, Folder, FolderError, Retention, Store, StoreError, Trouble};
 use crate::vault::{Platform, Vault, VaultError, VaultOptions};
 use message::Answer;
@@ -44,13 +46,15 @@ pub struct PlaneOptions {
     pub retention: Retention,
     /// Whether addresses may be looked up.
     pub lookup: bool,
+    /// What leaves the relay, and where to; none where nothing does. Its directory is that of the state.
+    pub spool: Option<SpoolOptions>,
 }
 
 impl PlaneOptions {
     /// With the defaults of everything else.
     pub const fn new(vault: VaultOptions, tenants: TenantTable) -> Self {
         let admission_wait = ADMISSION_WAIT_DEFAULT;
-        PlaneOptions { vault, tenants, admission_wait, retention: Retention::DEFAULT, lookup: false }
+        PlaneOptions { vault, tenants, admission_wait, retention: Retention::DEFAULT, lookup: false, spool: None }
     }
 
     fn state_directory(&self) -> PathBuf {
@@ -96,6 +100,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] spool::StartError),
     /// The thread.
     #[error("no thread for the store of records: {0}")]
     Thread(std::io::Error),
@@ -111,6 +118,8 @@ pub struct Plane {
     bans: Vec<Ban>,
     thread: JoinHandle<()>,
     ended: Receiver<()>,
+    // Ends after the store's thread, which hands it its last lines.
+    spool: Option<Spool>,
     // Dropped last: the directory is another process's only when nothing of this one is written any more.
     _folder: Arc<Folder>,
 }
@@ -135,6 +144,8 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
         tracing::error!("the audit does not end where it was signed: look at it with `sluice audit verify`");
     }
     let bans = store.bans(platform.moment().unix_seconds).map_err(StoreError::from)?;
+    let spool = options.spool.clone().map(|spool| spool::start(spool, platform.clone())).transpose()?;
+    let lines = spool.as_ref().map(Spool::handle);
     let (records, record_queue) = bounded(STORE_QUEUE_MAX);
     let (requests, request_queue) = bounded(STORE_REQUESTS_MAX);
     let names = Arc::new(RwLock::new(Arc::new(tenants)));
@@ -145,8 +156,10 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
         names: names.clone(),
         vault: vault.clone(),
         platform: platform.clone(),
+        lines: lines.clone(),
     };
     let mut keeper = Keeper::new(store, shared, names, platform, &options, (record_queue, request_queue));
+    keeper.lines = lines.filter(SpoolHandle::is_there);
     let (end, ended) = bounded::<()>(0);
     let held = folder.clone();
     let run = move || {
@@ -156,7 +169,7 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
         keeper.run();
     };
     let thread = std::thread::Builder::new().name("store".to_owned()).spawn(run).map_err(StartError::Thread)?;
-    Ok(Plane { handle, vault, bans, thread, ended, _folder: folder })
+    Ok(Plane { handle, vault, bans, thread, ended, spool, _folder: folder })
 }
 
 impl Plane {
@@ -173,7 +186,11 @@ impl Plane {
         // Nothing is ever sent: what comes is the end of the sender.
         let is_over = self.ended.recv_timeout(STORE_STOP_TIMEOUT);
         let has_ended = is_over == Err(crossbeam::channel::RecvTimeoutError::Disconnected);
-        has_ended && self.thread.join().is_ok() && was_alive
+        let is_well = has_ended && self.thread.join().is_ok() && was_alive;
+        if let Some(spool) = self.spool {
+            spool.stop();
+        }
+        is_well
     }
 }
 
@@ -186,6 +203,7 @@ pub struct Handle {
     names: Names,
     vault: Arc<Vault>,
     platform: Arc<dyn Platform>,
+    lines: Option<SpoolHandle>,
 }
 
 type Names = Arc<RwLock<Arc<TenantTable>>>;
@@ -212,7 +230,7 @@ enum Said {
 impl Handle {
     /// Hands over an event. False when it is lost, which is counted. Never waits.
     pub fn event(&self, event: RelayEvent) -> bool {
-        if matches!(event, RelayEvent::StreamEnded(_)) {
+        if matches!(event, RelayEvent::StreamEnded(_)) && self.lines.is_none() {
             return true;
         }
         let is_taken = self.records.try_send(Record::Event(event)).is_ok();
@@ -260,6 +278,11 @@ impl Handle {
     pub fn stats(&self) -> RecordStats {
         set(&self.shared.cells.queue_depth, self.records.len() as u64);
         self.shared.stats()
+    }
+
+    /// The spool, for whoever has lines of its own; none where nothing leaves the relay.
+    pub const fn spool(&self) -> Option<&SpoolHandle> {
+        self.lines.as_ref()
     }
 
     /// What keeps records from being written, in an operator's words; none while all is well.

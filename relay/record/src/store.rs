@@ -15,8 +15,8 @@ pub use folder::FolderError;
 pub(crate) use folder::{Folder, private};
 pub(crate) use lookup::Wanted;
 pub use lookup::{Found, FoundSession, GoneDay, Role};
-pub use retention::{ClassStatus, Retention};
-pub(crate) use session::Arrival;
+pub use retention::{ClassStatus, Retention, Swept};
+pub(crate) use session::{Arrival, sealed_addresses};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -245,6 +245,11 @@ impl Store {
         &self.connection
     }
 
+    /// See [`Chain::prunable_entries`].
+    pub(crate) fn prunable(&self, horizon: u64) -> Result<u64, Failure> {
+        self.chain.prunable_entries(&self.connection, horizon)
+    }
+
     /// Number of the last entry of the audit.
     pub(crate) const fn audit_end(&self) -> u64 {
         self.chain.end()
@@ -274,6 +279,11 @@ impl Writer<'_> {
     /// Signs the chain as it is now, with a checkpoint that stays.
     pub(crate) fn checkpoint(&mut self) -> Result<(), Failure> {
         self.chain.checkpoint(self.connection, self.vault)
+    }
+
+    /// See [`Chain::prune`].
+    pub(crate) fn prune(&mut self, horizon: u64) -> Result<u64, Failure> {
+        self.chain.prune(self.connection, self.vault, horizon)
     }
 }
 

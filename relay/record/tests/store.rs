@@ -8,9 +8,10 @@ use sluice_base::Pii;
 use sluice_base::limits::{DENIALS_PER_MINUTE_MAX, STORE_QUEUE_MAX};
 use sluice_privacy::Day;
 use sluice_record::plane::{Request, RequestError, Response, TenantTable};
+use sluice_record::spool::{SinkOptions, SpoolOptions};
 use sluice_record::store::{BanTarget, Role};
 
-use support::{DAY, NOON, Relay, admission, asker, began, denied, ended, lookup, session};
+use support::{DAY, HOUR, NOON, Relay, admission, asker, began, denied, ended, lookup, session};
 
 #[test]
 fn an_admission_is_answered_with_yes_and_is_there_after_a_kill() {
@@ -214,7 +215,7 @@ fn the_end_is_written_and_leaves_one_file() {
     assert!(!state.join("records.db-wal").exists());
     assert_eq!(support::count(&state, "SELECT COUNT(*) FROM session"), 1);
     assert_eq!(support::count(&state, "SELECT COUNT(*) FROM audit WHERE kind IN ('start', 'stop')"), 2);
-    assert_eq!(support::count(&state, "SELECT COUNT(*) FROM checkpoint"), 2, "the day's first, and the end's");
+    assert_eq!(support::count(&state, "SELECT COUNT(*) FROM checkpoint"), 1);
 }
 
 #[test]
@@ -238,4 +239,98 @@ fn after_the_end_everything_is_refused() {
     handle.request(Request::BanList, Box::new(move |told| sender.send(told).unwrap()));
     assert_eq!(answer.recv().unwrap(), Err(RequestError::Stopped));
     assert!(handle.fault().is_some());
+}
+
+#[test]
+fn what_leaves_the_relay_has_pseudonyms_and_ciphertext_and_no_address() {
+    let folder = sluice_record::testing::Folder::new("sink");
+    let sink = folder.join("lines.jsonl");
+    let path = sink.clone();
+    let relay = Relay::start_with("lines", |options| {
+        let directory = options.vault.state_directory.join("spool");
+        options.spool = Some(SpoolOptions::new(directory, "node".to_owned(), vec![SinkOptions::File { path }]));
+    });
+    relay.tell(began(1));
+    relay.tell(ended(1));
+    relay.tell(denied(None));
+    relay.until(|_| std::fs::read_to_string(&sink).is_ok_and(|text| text.lines().count() == 4));
+    let text = std::fs::read_to_string(&sink).unwrap();
+    assert!(!text.contains("192.0.2.") && !text.contains("203.0.113.") && !text.contains("zelda"), "{text}");
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events = lines.iter().map(|line| format!("{} {}", line["kind"], line["event"])).collect::<Vec<_>>();
+    let quality = "\"quality\" \"relayed\"";
+    assert_eq!(events, ["\"control\" \"began\"", "\"control\" \"ended\"", quality, "\"control\" \"denied\""]);
+    let sealed = sluice_crypto::base64_decode(lines[0]["addresses"].as_str().unwrap()).unwrap();
+    let opened = relay.plane().vault.open_sealed(&sealed, &session(1).0).unwrap();
+    assert!(String::from_utf8(opened.to_vec()).unwrap().contains("203.0.113.9:50001"));
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+#[test]
+fn records_go_after_three_years_and_the_audit_begins_anew_at_a_signed_checkpoint() {
+    let relay = Relay::start("years");
+    relay.tell(began(1));
+    relay.tell(ended(1));
+    relay.ask(Request::BanList).unwrap();
+    for _ in 0..3 {
+        relay.machine.pass(YEAR - HOUR);
+        relay.ask(Request::BanList).unwrap();
+    }
+    assert_eq!(relay.copy_of_state().count("SELECT COUNT(*) FROM session"), 1);
+    relay.machine.pass(4 * HOUR);
+    relay.ask(Request::BanList).unwrap();
+    let copy = relay.copy_of_state();
+    assert_eq!(copy.count("SELECT COUNT(*) FROM session"), 0);
+    let verified = copy.verify().unwrap();
+    assert!(verified.first > 3, "{verified:?}");
+    copy.change("DROP TRIGGER audit_is_not_cut; DELETE FROM audit WHERE seq = (SELECT MIN(seq) FROM audit)");
+    assert_eq!(copy.verify().unwrap_err().seq, verified.first);
+}
+
+#[test]
+fn a_clock_that_is_set_to_2099_takes_addresses_and_nothing_else_until_somebody_says_that_it_is_right() {
+    let relay = Relay::start("2099");
+    relay.tell(began(1));
+    relay.tell(ended(1));
+    relay.ask(Request::BanList).unwrap();
+    relay.machine.set_wall_clock(4_102_444_799);
+    relay.machine.pass(2 * HOUR);
+    assert_eq!(relay.look_up("192.0.2.1", None).unwrap().gone.len(), 1);
+    assert_eq!(relay.copy_of_state().count("SELECT COUNT(*) FROM session"), 1);
+    assert!(relay.stats().sweep_held_back_seconds > 0);
+    assert_eq!(relay.stats().clock_steps, 1);
+    let sweep = |beyond_24h| Request::Sweep { dry_run: false, beyond_24h, uid: 0 };
+    let swept = |asked| match relay.ask(asked).unwrap() {
+        Response::Swept(swept) => swept.sessions,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(swept(sweep(false)), 0);
+    assert_eq!(swept(sweep(true)), 1);
+    assert!(relay.copy_of_state().verify().is_ok());
+}
+
+#[test]
+fn a_clock_that_is_set_to_1970_keeps_no_address_longer() {
+    let relay = Relay::start("1970");
+    assert!(relay.admit(admission(1)));
+    relay.machine.set_wall_clock(0);
+    relay.machine.pass(7 * DAY);
+    let found = relay.look_up("192.0.2.1", None).unwrap();
+    assert_eq!((found.sessions.len(), found.gone.len()), (0, 1));
+    let verified = relay.copy_of_state().verify();
+    assert!(verified.is_ok(), "{verified:?}");
+}
+
+#[test]
+fn the_retention_of_each_class_is_told() {
+    let relay = Relay::start("status");
+    relay.tell(began(1));
+    relay.tell(ended(1));
+    let Ok(Response::Retention(report)) = relay.ask(Request::RetentionStatus) else { panic!("no report") };
+    let of = |name: &str| report.classes.iter().find(|class| class.class.name() == name).unwrap();
+    assert_eq!((of("ip").oldest, of("ip").next), (Some(NOON), Some(NOON - 43_200 + 7 * 86_400)));
+    assert_eq!(of("access-audit").next, Some(NOON + 3 * 365 * 86_400));
+    assert!(report.classes.iter().all(|class| class.late.is_zero()));
+    assert_eq!(report.keys.len(), 1);
 }

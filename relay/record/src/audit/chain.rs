@@ -29,9 +29,8 @@ pub(crate) struct Chain {
     seq: u64,
     hash: [u8; 32],
     at: i64,
-    /// Number of the last entry that a checkpoint is at, and its day.
+    /// Number of the last entry that a checkpoint is at.
     checkpoint: u64,
-    checkpoint_day: Day,
     /// Number of the last entry that is signed.
     signed: u64,
 }
@@ -45,10 +44,8 @@ impl Chain {
         let last = "SELECT seq, at, hash FROM audit ORDER BY seq DESC LIMIT 1";
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let last: Option<(u64, i64, Vec<u8>)> = connection.query_row(last, [], row).optional()?;
-        let mark = "SELECT seq, at FROM checkpoint ORDER BY seq DESC LIMIT 1";
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let (checkpoint, checkpoint_at): (u64, i64) = connection.query_row(mark, [], row).optional()?.unwrap_or((0, 0));
-        let checkpoint_day = Day::of(u64::try_from(checkpoint_at).unwrap_or(0));
+        let mark = "SELECT COALESCE(MAX(seq), 0) FROM checkpoint";
+        let checkpoint: u64 = connection.query_row(mark, [], |row| row.get(0))?;
         let is_signed = match (&head, &last) {
             (None, None) => true,
             (Some((seq, at, hash, signature)), last) => {
@@ -61,7 +58,7 @@ impl Chain {
         let ends = [head.map(|(seq, at, hash, _)| (seq, at, hash)), last].into_iter().flatten();
         let (seq, at, hash) = ends.max_by_key(|(seq, ..)| *seq).unwrap_or((0, 0, vec![0; 32]));
         let hash = hash.try_into().unwrap_or([0; 32]);
-        Ok((Chain { seq, hash, at, checkpoint, checkpoint_day, signed: seq }, is_signed))
+        Ok((Chain { seq, hash, at, checkpoint, signed: seq }, is_signed))
     }
 
     /// Number of the last entry.
@@ -71,13 +68,18 @@ impl Chain {
 
     /// Appends an entry.
     pub(crate) fn append(&mut self, connection: &Connection, vault: &Vault, draft: &Draft<'_>) -> Result<(), Failure> {
+        let at = i64::try_from(draft.at).unwrap_or(i64::MAX);
+        if self.seq > 0 && day(at) != day(self.at) {
+            // At the last entry of a day, so that what is older can be removed to the day.
+            self.checkpoint(connection, vault)?;
+        }
         let seq = self.seq + 1;
         let id = sealing_id(seq);
         let text = draft.body.to_string();
         let body = vault.seal_long(draft.tenant, draft.kind.class(), &id, text.as_bytes()).map_err(Failure::sealing)?;
         let mut entry = Stored {
             seq,
-            at: i64::try_from(draft.at).unwrap_or(i64::MAX),
+            at,
             kind: draft.kind.text().to_owned(),
             tenant: draft.tenant.to_owned(),
             session: draft.session.map(|session| session.0.to_vec()),
@@ -102,8 +104,7 @@ impl Chain {
         }
         put_bound(connection, vault, Mark::Head, self.seq, self.at, &self.hash)?;
         self.signed = self.seq;
-        let is_new_day = Day::of(u64::try_from(self.at).unwrap_or(0)) != self.checkpoint_day;
-        if is_new_day || self.seq - self.checkpoint >= AUDIT_CHECKPOINT_ENTRIES {
+        if self.seq - self.checkpoint >= AUDIT_CHECKPOINT_ENTRIES {
             self.checkpoint(connection, vault)?;
         }
         Ok(())
@@ -119,9 +120,46 @@ impl Chain {
         let values = params![self.seq, self.at, self.hash.as_slice(), signature.as_slice()];
         connection.prepare_cached(insert)?.execute(values)?;
         self.checkpoint = self.seq;
-        self.checkpoint_day = Day::of(u64::try_from(self.at).unwrap_or(0));
         Ok(())
     }
+
+    /// Removes the entries that are older than `horizon`, in seconds since the Unix epoch, up to the last checkpoint
+    /// among them, which becomes the chain's beginning. How many there were.
+    pub(crate) fn prune(&self, connection: &Connection, vault: &Vault, horizon: u64) -> Result<u64, Failure> {
+        let Some((seq, at, hash)) = self.prunable(connection, horizon)? else { return Ok(0) };
+        let old = entries_to(connection, seq)?;
+        if old > 0 {
+            put_bound(connection, vault, Mark::Origin, seq, at, &hash)?;
+            connection.execute("DELETE FROM audit WHERE seq <= ?", [seq])?;
+            connection.execute("DELETE FROM checkpoint WHERE seq <= ?", [seq])?;
+        }
+        Ok(old)
+    }
+
+    /// How many entries [`Chain::prune`] would remove.
+    pub(crate) fn prunable_entries(&self, connection: &Connection, horizon: u64) -> Result<u64, Failure> {
+        self.prunable(connection, horizon)?.map_or(Ok(0), |(seq, ..)| entries_to(connection, seq))
+    }
+
+    /// The last checkpoint of which, with everything before it, nothing has to be kept.
+    fn prunable(&self, connection: &Connection, horizon: u64) -> Result<Option<(u64, i64, Vec<u8>)>, Failure> {
+        let horizon = i64::try_from(horizon).unwrap_or(i64::MAX);
+        // Times of entries need not rise with their numbers: the first that is kept bounds what may go.
+        let kept = "SELECT COALESCE(MIN(seq), ?2) FROM audit WHERE at >= ?1";
+        let kept: u64 = connection.query_row(kept, params![horizon, self.seq + 1], |row| row.get(0))?;
+        let found = "SELECT seq, at, hash FROM checkpoint WHERE seq < ? ORDER BY seq DESC LIMIT 1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        Ok(connection.query_row(found, [kept], row).optional()?)
+    }
+}
+
+/// The day of an entry.
+fn day(at: i64) -> Day {
+    Day::of(u64::try_from(at).unwrap_or(0))
+}
+
+fn entries_to(connection: &Connection, seq: u64) -> Result<u64, Failure> {
+    Ok(connection.query_row("SELECT COUNT(*) FROM audit WHERE seq <= ?", [seq], |row| row.get(0))?)
 }
 
 fn put_bound(

@@ -124,7 +124,7 @@ fn walk(connection: &Connection, key: &Verifier) -> Result<Verified, Found> {
         met += checkpoint(checkpoints.remove(&last), last, &hash)?;
     }
     if let Some((seq, _)) = checkpoints.first_key_value() {
-        return Err(broken(*seq, "there is a checkpoint for it, and it is not there"));
+        return Err(broken((last + 1).min(*seq), "it is missing: there is a checkpoint of it or of a later one"));
     }
     ends(head, first, last, &hash)?;
     let entries = last + 1 - first;

@@ -9,6 +9,7 @@ use sluice_base::limits::{DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP
 use sluice_base::{Mono, SessionId};
 use sluice_privacy::Moment;
 
+use super::lines;
 use super::message::Admission;
 use super::stats::{add, set};
 use super::thread::Keeper;
@@ -88,23 +89,37 @@ impl Keeper {
             RelayEvent::Began(began) => began.tenant,
             RelayEvent::Ended(ended) => ended.tenant,
             RelayEvent::Denied(denied) => denied.tenant,
+            RelayEvent::StreamEnded(stream) => stream.tenant,
             _ => return,
         };
-        let Some(tenant) = self.tenant(tenant).filter(|_| self.group.len() < STORE_BACKLOG_MAX) else {
+        let Some(tenant) = self.tenant(tenant) else {
             return add(&self.shared.cells.events_lost, 1);
         };
+        let mut id = [0; 16];
+        if let RelayEvent::Denied(denied) = &event {
+            if !self.denials.take(&tenant, now) {
+                return self.pass_over(denied);
+            }
+            self.platform.random(&mut id);
+        }
+        if let Some(lines) = &self.lines {
+            for line in lines::of(self.store.vault(), &event, &tenant, &id) {
+                // What the spool does not take it counts.
+                lines.offer(line);
+            }
+        }
+        if self.group.len() >= STORE_BACKLOG_MAX {
+            return add(&self.shared.cells.events_lost, 1);
+        }
         match event {
-            RelayEvent::Denied(denied) => self.take_denial(denied, tenant, now),
+            RelayEvent::Denied(denied) => self.group.push(Item::Denied(denied, tenant, id)),
+            RelayEvent::StreamEnded(_) => {}
             event => self.group.push(Item::Event(event, tenant)),
         }
     }
 
-    fn take_denial(&mut self, denied: Denied, tenant: Arc<str>, now: Moment) {
-        if self.denials.take(&tenant, now) {
-            let mut id = [0; 16];
-            self.platform.random(&mut id);
-            return self.group.push(Item::Denied(denied, tenant, id));
-        }
+    /// A refusal that is one too many: nothing is written of it but the end of an admission.
+    fn pass_over(&mut self, denied: &Denied) {
         add(&self.shared.cells.denials_beyond, 1);
         if let Some(session) = denied.session {
             self.group.push(Item::NotBegun(session, denied.unix_seconds));
@@ -188,8 +203,10 @@ impl Keeper {
             Item::Admission(waiting, _) => is_late(waiting, now.boot, wait),
             _ => false,
         });
-        let late = late.count();
-        add(&self.shared.cells.admissions_late, late as u64);
+        let late: Vec<Item> = late.collect();
+        add(&self.shared.cells.admissions_late, late.len() as u64);
+        // Whoever is dropped is answered with no.
+        drop(late);
     }
 }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
 
 use crate::audit::Line;
-use crate::store::{Ban, BanTarget, ClassStatus, Found};
+use crate::store::{Ban, BanTarget, ClassStatus, Found, Swept};
 use crate::vault::KeyStatus;
 
 /// A client whose allocation waits for its record.
@@ -89,6 +90,15 @@ pub enum Request {
     },
     /// What is kept, and until when.
     RetentionStatus,
+    /// What has reached the end of its retention is to be removed.
+    Sweep {
+        /// Only to be counted.
+        dry_run: bool,
+        /// The operator's word that the wall clock is right, however far it has gone ahead of what was counted.
+        beyond_24h: bool,
+        /// Whose word it is.
+        uid: u32,
+    },
 }
 
 /// What came of a [`Request`].
@@ -107,6 +117,8 @@ pub enum Response {
     Entries(Vec<Line>),
     /// What is kept, and until when.
     Retention(RetentionReport),
+    /// What was removed, or would be.
+    Swept(Swept),
 }
 
 /// What is kept, and until when.
@@ -116,6 +128,8 @@ pub struct RetentionReport {
     pub classes: Vec<ClassStatus>,
     /// The keys of the day.
     pub keys: Vec<KeyStatus>,
+    /// By how much the wall clock is ahead of what is believed of it for removing other classes than `ip`.
+    pub held_back: Duration,
 }
 
 /// Why a request was not answered.

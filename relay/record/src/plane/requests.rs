@@ -39,6 +39,7 @@ impl Keeper {
                 lines.map(Response::Entries).map_err(|e| unreadable(&e.into()))
             }
             Request::RetentionStatus => self.retention_status(),
+            Request::Sweep { dry_run, beyond_24h, uid } => self.sweep_now(dry_run, beyond_24h, uid),
         }
     }
 
@@ -98,9 +99,30 @@ impl Keeper {
     }
 
     fn retention_status(&self) -> Answered {
-        let now = self.platform.moment().unix_seconds;
+        let horizon = self.store.vault().horizon();
+        let now = horizon.unix_seconds;
         let classes = self.store.retention_status(&self.retention, now).map_err(|failure| unreadable(&failure))?;
-        Ok(Response::Retention(RetentionReport { classes, keys: self.store.vault().status() }))
+        Ok(Response::Retention(RetentionReport {
+            classes,
+            keys: self.store.vault().status(),
+            held_back: horizon.held_back,
+        }))
+    }
+
+    fn sweep_now(&mut self, dry_run: bool, beyond_24h: bool, uid: u32) -> Answered {
+        let now = self.platform.moment().unix_seconds;
+        if dry_run {
+            let until = if beyond_24h { now } else { self.store.vault().horizon().unix_seconds };
+            let swept = self.store.sweep_dry(&self.retention, until);
+            return swept.map(Response::Swept).map_err(|failure| unreadable(&failure));
+        }
+        if beyond_24h {
+            let body = json!({ "what": "the wall clock is confirmed", "clock": now, "uid": uid });
+            self.record(&Draft { at: now, kind: Kind::Admin, tenant: "", session: None, body })?;
+            let confirmed = self.store.vault().confirm_clock();
+            confirmed.map_err(|e| RequestError::NotRecorded(format!("the clock cannot be remembered: {e}")))?;
+        }
+        self.sweep().map(Response::Swept).map_err(not_recorded)
     }
 
     fn record(&mut self, draft: &Draft<'_>) -> Result<(), RequestError> {

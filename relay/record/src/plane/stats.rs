@@ -66,6 +66,11 @@ stats! {
     key_late_seconds_max,
     /// Gauge: keys whose files could not be destroyed.
     keys_undestroyed,
+    /// Sessions, refusals and entries of the audit that reached the end of their retention and are removed.
+    swept,
+    /// Gauge: seconds by which the wall clock is ahead of what is believed of it for removing: not zero means that an
+    /// operator has to confirm the clock.
+    sweep_held_back_seconds,
     /// Steps of the wall clock.
     clock_steps,
     /// Look-ups of an address.

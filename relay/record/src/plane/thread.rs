@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, select};
 use serde_json::json;
-use sluice_base::limits::{CLOCK_STEP_MIN, STORE_CHORES_INTERVAL, STORE_GROUP_MAX, STORE_LINGER, STORE_RETRY};
+use sluice_base::limits::{
+    CLOCK_STEP_MIN, STORE_CHORES_INTERVAL, STORE_GROUP_MAX, STORE_LINGER, STORE_RETRY, STORE_SWEEP_INTERVAL,
+};
 use sluice_base::{Mono, TenantId};
 use sluice_privacy::Moment;
 
@@ -13,7 +15,8 @@ use super::group::{DenialBudget, Item};
 use super::stats::{Shared, add, set};
 use super::{Names, PlaneOptions, Record, Said};
 use crate::audit::{Draft, Kind};
-use crate::store::{Failure, Retention, Store, Trouble, Writer};
+use crate::spool::SpoolHandle;
+use crate::store::{Failure, Retention, Store, Swept, Trouble, Writer};
 use crate::vault::{DestroyedKey, Platform};
 
 /// Keeps the store: takes records, commits them in groups, answers, and does what is due.
@@ -32,6 +35,8 @@ pub(super) struct Keeper {
     pub(super) retry_at: Mono,
     /// Bytes that must not stay in the journal have been deleted.
     pub(super) must_truncate: bool,
+    /// Where lines go, if anywhere.
+    pub(super) lines: Option<SpoolHandle>,
     names: Names,
     records: Receiver<Record>,
     requests: Receiver<Said>,
@@ -42,6 +47,7 @@ pub(super) struct Keeper {
     undestroyed: usize,
     seen: Moment,
     next_chores: Mono,
+    next_sweep: Mono,
 }
 
 /// Says that nothing is written any more, by whichever way the thread ends.
@@ -78,6 +84,7 @@ impl Keeper {
             denials: DenialBudget::default(),
             retry_at: Mono::default(),
             must_truncate: true,
+            lines: None,
             names,
             records,
             requests,
@@ -86,6 +93,7 @@ impl Keeper {
             undestroyed: 0,
             seen,
             next_chores: Mono::default(),
+            next_sweep: Mono::default(),
         }
     }
 
@@ -175,6 +183,10 @@ impl Keeper {
         if !self.has_opened {
             self.has_opened = self.write(open).map(|lost| add(&self.shared.cells.keys_lost, lost)).is_ok();
         }
+        if now.boot >= self.next_sweep {
+            self.next_sweep = now.boot.after(STORE_SWEEP_INTERVAL);
+            let _ = self.sweep();
+        }
         if self.must_truncate && self.shared.trouble().is_none() {
             self.must_truncate = !self.store.truncate_journal().unwrap_or(false);
         }
@@ -200,6 +212,16 @@ impl Keeper {
         set(&cells.keys_undestroyed, self.undestroyed as u64);
         set(&cells.keys_live, self.store.vault().status().len() as u64);
         set(&cells.key_late_seconds_max, self.store.vault().late_max().as_secs());
+    }
+
+    /// Removes what has reached the end of its retention, as far as the wall clock is believed.
+    pub(super) fn sweep(&mut self) -> Result<Swept, Trouble> {
+        let (retention, horizon) = (self.retention, self.store.vault().horizon());
+        set(&self.shared.cells.sweep_held_back_seconds, horizon.held_back.as_secs());
+        let swept = self.write(|writer| writer.sweep(&retention, horizon.unix_seconds))?;
+        add(&self.shared.cells.swept, swept.sessions + swept.denials + swept.entries);
+        self.must_truncate |= swept != Swept::default();
+        Ok(swept)
     }
 
     /// Writes down that the wall clock went another way than time.

@@ -28,6 +28,17 @@ impl Retention {
 
 const THREE_YEARS: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
 
+/// What a sweep removed, or would remove.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Sessions.
+    pub sessions: u64,
+    /// Refusals.
+    pub denials: u64,
+    /// Entries of the audit.
+    pub entries: u64,
+}
+
 /// One class of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClassStatus {
@@ -67,6 +78,22 @@ impl Writer<'_> {
             lost.push((tenant, day));
         }
         Ok(lost)
+    }
+
+    /// Removes what has reached the end of its retention by the clock `now`.
+    pub(crate) fn sweep(&mut self, retention: &Retention, now: u64) -> Result<Swept, Failure> {
+        let horizon = now.saturating_sub(retention.access_audit.as_secs());
+        let sessions = "DELETE FROM session WHERE ended IS NOT NULL AND ended < ?";
+        let sessions = self.connection.execute(sessions, [time(horizon)])? as u64;
+        let denials = self.connection.execute("DELETE FROM denial WHERE at < ?", [time(horizon)])? as u64;
+        let longer = retention.access_audit.max(retention.admin_audit);
+        let entries = self.prune(now.saturating_sub(longer.as_secs()))?;
+        let swept = Swept { sessions, denials, entries };
+        if swept != Swept::default() {
+            let body = json!({ "sessions": sessions, "denials": denials, "entries": entries });
+            self.entry(self.now.unix_seconds, Kind::Sweep, "", None, body)?;
+        }
+        Ok(swept)
     }
 
     /// Keys that sealed something that is here, and that do not open it.
@@ -114,6 +141,18 @@ impl Writer<'_> {
 }
 
 impl Store {
+    /// What [`Writer::sweep`] would remove.
+    pub(crate) fn sweep_dry(&self, retention: &Retention, now: u64) -> Result<Swept, Failure> {
+        let horizon = time(now.saturating_sub(retention.access_audit.as_secs()));
+        let count = |query: &str| self.connection().query_row(query, [horizon], |row| row.get(0));
+        let longer = retention.access_audit.max(retention.admin_audit);
+        Ok(Swept {
+            sessions: count("SELECT COUNT(*) FROM session WHERE ended IS NOT NULL AND ended < ?")?,
+            denials: count("SELECT COUNT(*) FROM denial WHERE at < ?")?,
+            entries: self.prunable(now.saturating_sub(longer.as_secs()))?,
+        })
+    }
+
     /// The classes of the store, by the clock `now`.
     pub(crate) fn retention_status(&self, retention: &Retention, now: u64) -> Result<Vec<ClassStatus>, Failure> {
         let least = |query: &str| self.connection().query_row(query, [], |row| row.get::<_, Option<u64>>(0));

@@ -14,7 +14,7 @@ use sluice_privacy::seal::Header;
 
 use super::{Failure, Writer};
 use crate::audit::{Draft, Kind};
-use crate::vault::SealError;
+use crate::vault::{SealError, Vault};
 
 /// A session whose admission is written and that has not begun.
 const ADMITTED: i64 = 0;
@@ -198,16 +198,14 @@ impl Writer<'_> {
         client: TransportAddress,
         relayed: [Option<TransportAddress>; 2],
     ) -> Result<Option<Sealed>, Failure> {
-        let relayed = || relayed.iter().flatten();
-        let addresses = Addresses { client: *client.expose(), relayed: relayed().map(|a| *a.expose()).collect() };
-        let text = Zeroizing::new(serde_json::to_vec(&addresses).unwrap_or_default());
-        let text = match self.vault.seal(tenant, id, &text) {
+        let text = match sealed_addresses(self.vault, tenant, id, client, relayed) {
             Ok(text) => text,
             Err(SealError::NotKept) => return Ok(None),
             Err(e) => return Err(Failure::sealing(e)),
         };
         let of_client = self.vault.index(tenant, client.ip());
-        let of_relayed = relayed().filter_map(|a| Some(with_port(&self.vault.index(tenant, a.ip())?, a.port())));
+        let of_relayed =
+            relayed.iter().flatten().filter_map(|a| Some(with_port(&self.vault.index(tenant, a.ip())?, a.port())));
         let blind = of_client.into_iter().chain(of_relayed).collect();
         let day = Header::read(&text).map_or(0, |header| header.day.0);
         Ok(Some(Sealed { day, text, blind }))
@@ -223,6 +221,23 @@ impl Writer<'_> {
     ) -> Result<(), Failure> {
         self.audit(&Draft { at, kind, tenant, session, body })
     }
+}
+
+/// A session's addresses, sealed under the key of the day for the record `id`.
+///
+/// # Errors
+/// The tenant keeps none, or there is no key.
+pub(crate) fn sealed_addresses(
+    vault: &Vault,
+    tenant: &str,
+    id: &[u8; 16],
+    client: TransportAddress,
+    relayed: [Option<TransportAddress>; 2],
+) -> Result<Vec<u8>, SealError> {
+    let relayed = relayed.iter().flatten().map(|a| *a.expose()).collect();
+    let addresses = Addresses { client: *client.expose(), relayed };
+    let text = Zeroizing::new(serde_json::to_vec(&addresses).unwrap_or_default());
+    vault.seal(tenant, id, &text)
 }
 
 /// The blind index of a relayed transport address, out of that of its address: every session has the same few of these,

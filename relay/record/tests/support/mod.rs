@@ -22,6 +22,7 @@ use sluice_record::store::Found;
 use sluice_record::testing::{Folder, Machine};
 use sluice_record::vault::{Platform, VaultOptions};
 
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// The moment at which a test's machine begins.
 pub(crate) const NOON: u64 = 1_795_867_200;
