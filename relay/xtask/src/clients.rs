@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, install, life, netns, outside, personal, probe, prometheus, quality, sha256, shell, turnutils};
+use crate::{
+    as_unit, install, kills, life, netns, outside, personal, probe, prometheus, quality, sha256, shell, turnutils,
+};
 
 /// The realm of the listeners.
 pub(crate) const REALM: &str = "relay.test";
@@ -202,6 +204,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "metrics",
     "prometheus",
     "life",
+    "kills",
     "nat",
     "firefox",
     "gstreamer",
@@ -267,6 +270,9 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
     }
     if wants("life") {
         life::run(report, &mut shown);
+    }
+    if wants("kills") {
+        kills::run(report);
     }
     outside::run(report, &wants, &mut shown);
     report.test("no address, name or secret of a client in all of the output", || personal::none_in(&shown));

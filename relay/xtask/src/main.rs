@@ -5,7 +5,9 @@
 mod as_unit;
 mod bench;
 mod clients;
+mod disk;
 mod install;
+mod kills;
 mod life;
 mod lossy;
 mod nat;

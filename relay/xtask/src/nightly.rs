@@ -12,6 +12,9 @@ const SEEDS: u64 = 20_000;
 /// Seconds of overload of each driver.
 const OVERLOAD_SECONDS: &str = "60";
 
+/// Kills under load of one night.
+const KILLS: &str = "100";
+
 /// Options of `cargo xtask nightly`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct NightlyArgs {
@@ -28,6 +31,7 @@ pub(crate) fn run(args: &NightlyArgs) -> bool {
     report.test(&format!("simulator: {SEEDS} seeds from {first}"), || seeds(first));
     report.test("a minute of overload: no slot is lost", overload);
     report.test("plugins: the same bytes from two folders", plugins::are_reproducible);
+    report.test(&format!("{KILLS} kills under load: nothing acknowledged is lost"), kills);
     report.test("bench-turn: the whole matrix, held against the goals", bench);
     let tally = report.tally();
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
@@ -50,6 +54,11 @@ fn overload() -> Result<(), String> {
     let mut cargo = shell::cargo();
     cargo.args(["test", "--release", "-p", "sluice-net", "--test", "drivers"]);
     shell::show(cargo.env("SLUICE_OVERLOAD_SECONDS", OVERLOAD_SECONDS))
+}
+
+fn kills() -> Result<(), String> {
+    let mut command = Command::new(shell::own_program()?);
+    shell::show(command.args(["test", "--only", "kills"]).env("SLUICE_KILLS", KILLS))
 }
 
 fn bench() -> Result<(), String> {

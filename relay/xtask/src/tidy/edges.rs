@@ -54,6 +54,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // Of workspaces of their own: guests of the relay, and the fuzzers' targets.
     ("sluice-plugin-sdk", &[]),
     ("geofence", &["sluice-plugin-sdk"]),
+    ("log-minimisation", &["sluice-plugin-sdk"]),
     ("hostile-any", &["sluice-plugin-sdk"]),
     ("hostile-describe", &[]),
     ("hostile-start-up", &[]),
@@ -69,8 +70,15 @@ const FOR_TESTS: &[(&str, &str, &str)] = &[
 ];
 
 /// Packages that become components.
-const PLUGINS: &[&str] =
-    &["sluice-plugin-sdk", "geofence", "hostile-any", "hostile-describe", "hostile-start-up", "hostile-ungranted"];
+const PLUGINS: &[&str] = &[
+    "sluice-plugin-sdk",
+    "geofence",
+    "log-minimisation",
+    "hostile-any",
+    "hostile-describe",
+    "hostile-start-up",
+    "hostile-ungranted",
+];
 
 /// Outside things, and the only packages that may name them. Tools for development may name what they like.
 const OWNERS: &[(&str, &[&str])] = &[
