@@ -14,6 +14,15 @@ use crate::cells::{ProcessCells, WorkerCells};
 use crate::family::{DRIVER_DROPS, FAMILIES, Family, IoField, Kind, LATENCY_BOUNDS, Source};
 use crate::latency::{Batch, LatencyReader};
 use crate::media::{Seen, Tenants};
+use crate::records::{Records, Watch};
+
+/// Where the numbers come from.
+pub(crate) struct Sources {
+    pub(crate) workers: Vec<Arc<WorkerCells>>,
+    pub(crate) readers: Vec<LatencyReader>,
+    pub(crate) process: Arc<ProcessCells>,
+    pub(crate) records: Arc<Watch>,
+}
 
 /// Collects every family of the table.
 pub(crate) struct Collector {
@@ -21,6 +30,7 @@ pub(crate) struct Collector {
     workers: Vec<Arc<WorkerCells>>,
     readers: Vec<LatencyReader>,
     process: Arc<ProcessCells>,
+    records: Arc<Watch>,
     build: BuildInfo,
     tenants: Tenants,
     kept: Mutex<Kept>,
@@ -30,26 +40,26 @@ pub(crate) struct Collector {
 struct Kept {
     latency: Batch,
     busy: Vec<Busy>,
+    /// As of this scrape.
+    records: Records,
 }
 
 /// The values of the labels, in their order, and the number.
 type Sample = (Vec<String>, f64);
 
 impl Collector {
-    pub(crate) fn new(
-        workers: Vec<Arc<WorkerCells>>,
-        readers: Vec<LatencyReader>,
-        process: Arc<ProcessCells>,
-        build: BuildInfo,
-    ) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(sources: Sources, build: BuildInfo) -> Result<Self, prometheus::Error> {
+        let Sources { workers, readers, process, records } = sources;
         let describe = |f: &Family| {
             let labels = f.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(f.name.to_owned(), f.help.to_owned(), labels, Default::default())
         };
-        let kept = Kept { latency: Batch::new(), busy: vec![Busy::new(Instant::now()); workers.len()] };
+        let busy = vec![Busy::new(Instant::now()); workers.len()];
+        let kept = Kept { latency: Batch::new(), busy, records: Records::default() };
         let descriptions = FAMILIES.iter().map(describe).collect::<Result<_, _>>()?;
         let tenants = Tenants::new(&build.tenants);
-        Ok(Collector { descriptions, workers, readers, process, build, tenants, kept: Mutex::new(kept) })
+        let kept = Mutex::new(kept);
+        Ok(Collector { descriptions, workers, readers, process, records, build, tenants, kept })
     }
 
     fn samples(&self, source: Source, kept: &mut Kept) -> Vec<Sample> {
@@ -59,6 +69,11 @@ impl Collector {
             Source::Workers => one(self.workers.len() as f64),
             Source::AllocationsLimit => one(self.build.allocations_limit.into()),
             Source::Process(field) => one(field(&self.process)),
+            Source::Records(field) => one(field(&kept.records)),
+            Source::Admissions => {
+                let sample = |(label, count): (&str, u64)| (vec![label.to_owned()], count as f64);
+                kept.records.admissions.by_label().map(sample).to_vec()
+            }
             Source::Single(single) => one(self.sum(Counter::single(single)) as f64),
             Source::Requests => self.requests(),
             Source::Packets => self.by_leg(Counter::packets),
@@ -158,6 +173,7 @@ impl prometheus::core::Collector for Collector {
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.records = self.records.read();
         for reader in &self.readers {
             reader.drain(&mut kept.latency);
         }

@@ -5,6 +5,7 @@ use sluice_base::stats::Single;
 use sluice_base::stats::media::MediaCounter;
 
 use crate::cells::ProcessCells;
+use crate::records::Records;
 
 /// A family of metrics.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,9 @@ pub type IoField = fn(&IoStats) -> u64;
 /// A number of the whole process.
 pub type ProcessField = fn(&ProcessCells) -> f64;
 
+/// A number of the record plane.
+pub type RecordsField = fn(&Records) -> f64;
+
 /// Where the numbers of a family come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
@@ -92,6 +96,10 @@ pub enum Source {
     AllocationsLimit,
     /// A number that the control plane keeps.
     Process(ProcessField),
+    /// A number of the record plane.
+    Records(RecordsField),
+    /// Admissions by what came of their record.
+    Admissions,
     /// A single counter or gauge of the TURN machine, summed over workers.
     Single(Single),
     /// Requests by method and code.
@@ -156,6 +164,14 @@ const fn family(
     help: &'static str,
 ) -> Family {
     Family { name, kind, unit, help, labels, source }
+}
+
+const fn record_counter(name: &'static str, field: RecordsField, help: &'static str) -> Family {
+    family(name, COUNTER, &[], Source::Records(field), help)
+}
+
+const fn record_gauge(name: &'static str, field: RecordsField, help: &'static str) -> Family {
+    family(name, GAUGE, &[], Source::Records(field), help)
 }
 
 const COUNTER: (Kind, Unit) = (Kind::Counter, Unit::Count);
@@ -379,6 +395,102 @@ pub const FAMILIES: &[Family] = &[
         Source::Single(Single::QuestionsTimedOut),
         "Questions without a verdict in time, which are answered no.",
     ),
+    record_counter(
+        "sluice_record_events_written_total",
+        |records| records.events_written as f64,
+        "Events (beginnings, ends, refusals) that are in the store and synced.",
+    ),
+    record_counter(
+        "sluice_record_events_lost_total",
+        |records| records.events_lost as f64,
+        "Events that were not written: their queue was full, the disk took nothing for too long, the process ended.",
+    ),
+    record_counter(
+        "sluice_record_denials_left_out_total",
+        |records| records.denials_left_out as f64,
+        "Refusals that were not written, since their tenant had too many in that minute.",
+    ),
+    family(
+        "sluice_record_admissions_total",
+        COUNTER,
+        &["outcome"],
+        Source::Admissions,
+        "Allocations that waited for their record, by what came of it; all but `written` were refused with 508.",
+    ),
+    record_counter("sluice_record_commits_total", |records| records.commits as f64, "Commits of the store, synced."),
+    record_counter(
+        "sluice_record_commits_failed_total",
+        |records| records.commits_failed as f64,
+        "Commits of the store that failed; the audit is written by the same ones.",
+    ),
+    family(
+        "sluice_record_commit_seconds_total",
+        (Kind::Counter, Unit::Seconds),
+        &[],
+        Source::Records(|records| records.commit_seconds),
+        "Time that the commits took together.",
+    ),
+    family(
+        "sluice_record_commit_max_seconds",
+        (Kind::Gauge, Unit::Seconds),
+        &[],
+        Source::Records(|records| records.commit_seconds_max),
+        "Time of the longest commit since the start.",
+    ),
+    record_gauge("sluice_record_queue_depth", |records| records.queue_depth as f64, "Records that wait for the store."),
+    record_gauge(
+        "sluice_record_backlog",
+        |records| records.backlog as f64,
+        "Records kept in memory until the disk takes them.",
+    ),
+    record_gauge(
+        "sluice_audit_last_entry",
+        |records| records.audit_entries as f64,
+        "Number of the last entry of the audit.",
+    ),
+    record_gauge(
+        "sluice_audit_broken",
+        |records| f64::from(u8::from(records.audit_broken)),
+        "1 when the audit did not end where it was signed, at the start, else 0: see `sluice audit verify`.",
+    ),
+    record_gauge(
+        "sluice_privacy_keys_live",
+        |records| records.keys_live as f64,
+        "Keys of addresses that live: one for each tenant and day.",
+    ),
+    record_counter(
+        "sluice_privacy_keys_destroyed_total",
+        |records| records.keys_destroyed as f64,
+        "Keys of addresses that were destroyed.",
+    ),
+    record_counter(
+        "sluice_privacy_keys_lost_total",
+        |records| records.keys_lost as f64,
+        "Keys of addresses that were found gone before their end: by a restart of the machine, or by somebody else.",
+    ),
+    record_gauge(
+        "sluice_privacy_keys_undestroyed",
+        |records| records.keys_undestroyed as f64,
+        "Keys of addresses whose end has come and whose files cannot be destroyed: a promise is broken meanwhile.",
+    ),
+    family(
+        "sluice_privacy_key_destruction_late_seconds",
+        (Kind::Gauge, Unit::Seconds),
+        &[],
+        Source::Records(|records| records.key_late_seconds_max as f64),
+        "The most by which a key of addresses was destroyed too late since the start, or is overdue now.",
+    ),
+    record_counter(
+        "sluice_privacy_clock_steps_total",
+        |records| records.clock_steps as f64,
+        "Steps of the wall clock that the store has seen.",
+    ),
+    record_counter(
+        "sluice_privacy_lookups_total",
+        |records| records.lookups as f64,
+        "Look-ups of an address by an administrator.",
+    ),
+    record_gauge("sluice_bans", |records| records.bans as f64, "Bans of addresses and networks that hold."),
     family(
         "sluice_events_untold_total",
         COUNTER,

@@ -12,6 +12,7 @@ mod document;
 mod family;
 mod latency;
 mod media;
+mod records;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,11 +21,13 @@ use sluice_base::WorkerId;
 
 pub use cells::{ProcessCells, WorkerCells};
 pub use document::documentation;
-pub use family::{FAMILIES, Family, IoField, Kind, ProcessField, Source, Unit};
+pub use family::{FAMILIES, Family, IoField, Kind, ProcessField, RecordsField, Source, Unit};
 pub use latency::LatencyRecorder;
+pub use records::{Admissions, Records};
 
-use collect::Collector;
+use collect::{Collector, Sources};
 use latency::LatencyReader;
+use records::Watch;
 
 /// Media type of [`Metrics::render`]: the text exposition format 0.0.4.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -49,6 +52,7 @@ pub struct Metrics {
     registry: Registry,
     workers: Vec<Worker>,
     process: Arc<ProcessCells>,
+    records: Arc<Watch>,
 }
 
 /// What one worker publishes, seen from the scrape.
@@ -68,10 +72,13 @@ impl Metrics {
         let (recorders, readers): (Vec<_>, Vec<LatencyReader>) = (0..workers).map(|_| latency::pair()).unzip();
         let process = Arc::new(ProcessCells::default());
         process.configured(build.start_unix_seconds);
+        let records = Arc::new(Watch::default());
         let registry = Registry::new();
-        registry.register(Box::new(Collector::new(cells.clone(), readers, process.clone(), build)?))?;
+        let sources = Sources { workers: cells.clone(), readers, process: process.clone(), records: records.clone() };
+        registry.register(Box::new(Collector::new(sources, build)?))?;
         let join = |(cells, recorder)| Worker { cells, recorder: Mutex::new(Some(recorder)) };
-        Ok(Metrics { registry, workers: cells.into_iter().zip(recorders).map(join).collect(), process })
+        let workers = cells.into_iter().zip(recorders).map(join).collect();
+        Ok(Metrics { registry, workers, process, records })
     }
 
     /// The cells and the recorder of one worker; `None` for a worker that does not exist or has them already:
@@ -85,6 +92,11 @@ impl Metrics {
     /// What the control plane writes.
     pub fn process(&self) -> &ProcessCells {
         &self.process
+    }
+
+    /// Has `figures` asked at each scrape for what the record plane has done.
+    pub fn watch_records(&self, figures: impl Fn() -> Records + Send + Sync + 'static) {
+        self.records.set(Box::new(figures));
     }
 
     /// How often each worker has published: what a health check watches advance.

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_base::io::IoStats;
 use sluice_base::stats::media::{Media, MediaCounter, media_place, media_places};
 use sluice_base::stats::{Code, Counter, Counters, Direction, DropReason, Leg, Method, Single};
 use sluice_base::{TenantId, WorkerId};
-use sluice_metrics::{BuildInfo, FAMILIES, Kind, Metrics, Unit, documentation};
+use sluice_metrics::{Admissions, BuildInfo, FAMILIES, Kind, Metrics, Records, Unit, documentation};
 
 fn metrics(workers: usize) -> Metrics {
     let build = BuildInfo {
@@ -134,6 +135,26 @@ fn a_cell_has_one_writer() {
 }
 
 #[test]
+fn the_record_plane_is_asked_at_each_scrape() {
+    let metrics = metrics(1);
+    assert_eq!(value(&metrics.render().unwrap(), "sluice_record_events_lost_total"), 0.0);
+    let asked = AtomicU64::new(0);
+    metrics.watch_records(move || Records {
+        events_lost: asked.fetch_add(1, Ordering::Relaxed) + 7,
+        admissions: Admissions { late: 3, ..Admissions::default() },
+        audit_broken: true,
+        commit_seconds: 0.25,
+        ..Records::default()
+    });
+    let text = metrics.render().unwrap();
+    assert_eq!(value(&text, "sluice_record_events_lost_total"), 7.0);
+    assert_eq!(value(&text, "sluice_record_admissions_total{outcome=\"late\"}"), 3.0);
+    assert_eq!(value(&text, "sluice_audit_broken"), 1.0);
+    assert_eq!(value(&text, "sluice_record_commit_seconds_total"), 0.25);
+    assert_eq!(value(&metrics.render().unwrap(), "sluice_record_events_lost_total"), 8.0);
+}
+
+#[test]
 fn names_follow_the_rules() {
     let mut names = HashSet::new();
     for family in FAMILIES {
@@ -146,7 +167,8 @@ fn names_follow_the_rules() {
         assert_eq!(base.ends_with("_ratio"), family.unit == Unit::Ratio, "{}", family.name);
         assert!(family.help.ends_with('.'), "{}", family.name);
         for label in family.labels {
-            let known = ["version", "driver", "method", "code", "leg", "direction", "reason", "worker", "tenant"];
+            let known =
+                ["version", "driver", "method", "code", "leg", "direction", "reason", "worker", "tenant", "outcome"];
             assert!(known.contains(label), "{label} is not known to be bounded and free of personal data");
         }
     }

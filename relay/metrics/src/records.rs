@@ -1,0 +1,83 @@
+//! What the record plane has done, as it tells when it is asked.
+
+use std::sync::OnceLock;
+
+/// Its figures. All zero where nothing is recorded.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Records {
+    /// Events written and synced.
+    pub events_written: u64,
+    /// Events lost.
+    pub events_lost: u64,
+    /// Refusals that were not written down, since their tenant had too many.
+    pub denials_left_out: u64,
+    /// Admissions by what came of their record.
+    pub admissions: Admissions,
+    /// Commits.
+    pub commits: u64,
+    /// Commits that failed.
+    pub commits_failed: u64,
+    /// Seconds that commits took together.
+    pub commit_seconds: f64,
+    /// Seconds of the longest commit.
+    pub commit_seconds_max: f64,
+    /// Records that wait for the store.
+    pub queue_depth: u64,
+    /// Records kept in memory until the disk takes them.
+    pub backlog: u64,
+    /// Number of the last entry of the audit.
+    pub audit_entries: u64,
+    /// The audit did not end where it was signed.
+    pub audit_broken: bool,
+    /// Keys of addresses that live.
+    pub keys_live: u64,
+    /// Keys destroyed.
+    pub keys_destroyed: u64,
+    /// Keys found gone.
+    pub keys_lost: u64,
+    /// Keys whose files could not be destroyed.
+    pub keys_undestroyed: u64,
+    /// The most that the destruction of a key has come too late, or is overdue.
+    pub key_late_seconds_max: u64,
+    /// Steps of the wall clock.
+    pub clock_steps: u64,
+    /// Look-ups of addresses.
+    pub lookups: u64,
+    /// Bans that hold.
+    pub bans: u64,
+}
+
+/// Admissions by what came of their record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Admissions {
+    /// Written in time.
+    pub written: u64,
+    /// The queue was full.
+    pub full: u64,
+    /// It could not be written.
+    pub failed: u64,
+    /// Not written in time.
+    pub late: u64,
+}
+
+impl Admissions {
+    /// Each with its label.
+    pub(crate) const fn by_label(&self) -> [(&'static str, u64); 4] {
+        [("written", self.written), ("full", self.full), ("failed", self.failed), ("late", self.late)]
+    }
+}
+
+/// Where the figures come from, once there is a record plane.
+#[derive(Default)]
+pub(crate) struct Watch(OnceLock<Box<dyn Fn() -> Records + Send + Sync>>);
+
+impl Watch {
+    pub(crate) fn set(&self, figures: Box<dyn Fn() -> Records + Send + Sync>) {
+        // There is one record plane in the life of a process.
+        let _ = self.0.set(figures);
+    }
+
+    pub(crate) fn read(&self) -> Records {
+        self.0.get().map(|figures| figures()).unwrap_or_default()
+    }
+}
