@@ -1,8 +1,12 @@
 //! What the control socket says, as JSON. Fields are added; none changes its meaning or goes.
 
+mod records;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use records::*;
 
 /// `GET /v1/status`.
 pub const STATUS: &str = "/v1/status";
@@ -187,4 +191,11 @@ pub struct Problem {
     pub status: u16,
     /// What to do.
     pub detail: String,
+}
+
+impl Problem {
+    /// Of those parts.
+    pub fn new(status: u16, title: &str, detail: &str) -> Self {
+        Problem { title: title.to_owned(), status, detail: detail.to_owned() }
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_base::limits;
 use tokio::net::UnixStream;
@@ -52,19 +54,44 @@ fn cure(kind: io::ErrorKind) -> &'static str {
 /// # Errors
 /// [`ClientError`], with what to do.
 pub async fn call<T: DeserializeOwned>(socket: &Path, method: Method, path: &str) -> Result<T, ClientError> {
-    match timeout(limits::CONTROL_CLIENT_TIMEOUT, exchange(socket, method, path)).await {
-        Ok(done) => done,
-        Err(_) => Err(ClientError::Late(socket.to_owned())),
-    }
+    call_within(limits::CONTROL_CLIENT_TIMEOUT, exchange(socket, method, path, Body::empty()), socket).await
 }
 
-async fn exchange<T: DeserializeOwned>(socket: &Path, method: Method, path: &str) -> Result<T, ClientError> {
+/// Sends a request with a body to the relay at a control socket, and reads its answer, which may take longer.
+///
+/// # Errors
+/// [`ClientError`], with what to do.
+pub async fn call_with<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    request: &impl Serialize,
+) -> Result<T, ClientError> {
+    let body =
+        serde_json::to_vec(request).map_err(|error| ClientError::Broken(socket.to_owned(), error.to_string()))?;
+    let patience = limits::CONTROL_RECORDS_TIMEOUT + limits::CONTROL_ANSWER_TIMEOUT;
+    call_within(patience, exchange(socket, Method::POST, path, Body::from(body)), socket).await
+}
+
+async fn call_within<T>(
+    patience: Duration,
+    exchange: impl Future<Output = Result<T, ClientError>>,
+    socket: &Path,
+) -> Result<T, ClientError> {
+    timeout(patience, exchange).await.unwrap_or_else(|_| Err(ClientError::Late(socket.to_owned())))
+}
+
+async fn exchange<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Body,
+) -> Result<T, ClientError> {
     let broken = |error: String| ClientError::Broken(socket.to_owned(), error);
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|error| ClientError::Unreachable { path: socket.to_owned(), error })?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| broken(error.to_string()))?;
-    let request = Request::builder().method(method).uri(path).header(header::HOST, "relay").body(Body::empty());
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "relay").body(body);
     let request = request.map_err(|error| broken(error.to_string()))?;
     let read = async {
         let answer = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;

@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::api::{self, Problem};
 use crate::http::{self, Answer, Listen};
+use crate::records::{self, Target, Told, Wanted, WantedBan};
 
 /// Owner and group may write, which is to connect.
 const MODE: u32 = 0o660;
@@ -40,6 +42,20 @@ pub enum Command {
     Reload(Caller, Reply<api::Reload>),
     /// Let nobody new in, and end when nobody is left. Asked again it says how far it is.
     Drain(Caller, Reply<api::Draining>),
+    /// The sessions of an address.
+    Lookup(Caller, Wanted, Reply<Told<api::Lookup>>),
+    /// Ban somebody.
+    Ban(Caller, WantedBan, Reply<Told<api::Ban>>),
+    /// Lift bans.
+    Lift(Caller, Target, Reply<Told<api::Lifted>>),
+    /// The bans that hold.
+    Bans(Reply<Told<api::Bans>>),
+    /// So many of the last entries of the audit.
+    Audit(Caller, usize, Reply<Told<api::Audit>>),
+    /// What is kept, how long.
+    Retention(Reply<Told<api::Retention>>),
+    /// What is stored where, how long, under whose key.
+    Compliance(Reply<Told<api::Compliance>>),
 }
 
 /// Who is at the other end, as far as the kernel tells: a user namespace hides it.
@@ -108,6 +124,7 @@ impl Control {
             .route(api::ALLOCATIONS, get(allocations))
             .route(api::RELOAD, post(reload))
             .route(api::DRAIN, post(drain))
+            .merge(records::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(not_found)
             .with_state(commands);
@@ -187,9 +204,7 @@ async fn allocations(State(commands): State<mpsc::Sender<Command>>, uri: Uri) ->
     };
     match after {
         Some(after) => ask(&commands, |reply| Command::Allocations(after, reply)).await,
-        None => {
-            problem(StatusCode::BAD_REQUEST, "no such query", "there is ?after=CURSOR, with `next` of the last page")
-        }
+        None => problem(&Problem::new(400, "no such query", "there is ?after=CURSOR, with `next` of the last page")),
     }
 }
 
@@ -203,31 +218,54 @@ async fn drain(State(commands): State<mpsc::Sender<Command>>, Extension(caller):
 
 /// Hands a command to the control plane, and waits for its answer.
 async fn ask<T: Serialize>(commands: &mpsc::Sender<Command>, command: impl FnOnce(Reply<T>) -> Command) -> Answer {
+    match asked(commands, limits::CONTROL_ANSWER_TIMEOUT, command).await {
+        Ok(answer) => json(StatusCode::OK, JSON, &answer),
+        Err(refused) => problem(&refused),
+    }
+}
+
+/// The same of something that may be refused, and may take longer.
+pub(crate) async fn ask_in<T: Serialize>(
+    commands: &mpsc::Sender<Command>,
+    patience: Duration,
+    command: impl FnOnce(Reply<Told<T>>) -> Command,
+) -> Answer {
+    match asked(commands, patience, command).await.and_then(|told| told) {
+        Ok(answer) => json(StatusCode::OK, JSON, &answer),
+        Err(refused) => problem(&refused),
+    }
+}
+
+async fn asked<T>(
+    commands: &mpsc::Sender<Command>,
+    patience: Duration,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Told<T> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         commands.send(command(reply)).await.ok()?;
         answer.await.ok()
     };
-    match timeout(limits::CONTROL_ANSWER_TIMEOUT, asked).await {
-        Ok(Some(answer)) => json(StatusCode::OK, JSON, &answer),
-        Ok(None) => problem(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping", "ask again when it has started"),
-        Err(_) => problem(
-            StatusCode::GATEWAY_TIMEOUT,
+    match timeout(patience, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Problem::new(503, "the relay is stopping", "ask again when it has started")),
+        Err(_) => Err(Problem::new(
+            504,
             "the relay did not answer in time",
-            "a worker may be stuck: see `faults` of the status and the log",
-        ),
+            "a worker or a disk may be stuck: see `faults` of the status and the log",
+        )),
     }
 }
 
 async fn not_found() -> Answer {
-    let (get, post) = ([api::STATUS, api::ALLOCATIONS].join(", "), [api::RELOAD, api::DRAIN].join(", "));
-    let paths = format!("there is GET {get} and POST {post}");
-    problem(StatusCode::NOT_FOUND, "no such path", &paths)
+    let get = [api::STATUS, api::ALLOCATIONS, api::BANS, api::AUDIT, api::RETENTION, api::COMPLIANCE].join(", ");
+    let post = [api::RELOAD, api::DRAIN, api::LOOKUP, api::BANS, api::LIFT].join(", ");
+    problem(&Problem::new(404, "no such path", &format!("there is GET {get} and POST {post}")))
 }
 
-fn problem(status: StatusCode, title: &str, detail: &str) -> Answer {
-    let problem = Problem { title: title.to_owned(), status: status.as_u16(), detail: detail.to_owned() };
-    json(status, PROBLEM, &problem)
+pub(crate) fn problem(problem: &Problem) -> Answer {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json(status, PROBLEM, problem)
 }
 
 fn json(status: StatusCode, kind: &'static str, value: &impl Serialize) -> Answer {

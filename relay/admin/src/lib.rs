@@ -11,10 +11,12 @@ mod client;
 mod control;
 mod health;
 mod http;
+mod records;
 mod server;
 
 pub use axum::http::Method;
-pub use client::{ClientError, call};
+pub use client::{ClientError, call, call_with};
 pub use control::{Caller, Command, Control, ControlError, Reply};
 pub use health::{Advancing, Health};
+pub use records::{Target, Told, Wanted, WantedBan};
 pub use server::{BindError, Server};

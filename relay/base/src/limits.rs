@@ -451,6 +451,19 @@ pub const STORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries of the audit between two checkpoints that stay: what is pruned ends at one.
 pub const AUDIT_CHECKPOINT_ENTRIES: u64 = 1024;
 
+/// Longest such wait that can be configured, for a disk that spins: below [`VERDICT_DEADLINE`], which ends it.
+pub const ADMISSION_WAIT_MAX: Duration = Duration::from_millis(350);
+
+/// Bytes of one request's body at the control socket: an address, a time and a sentence.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 16 * 1024;
+
+/// How long an answer may take that the store has to be asked for: a copy of it is made in that, and less than the life
+/// of a connection ([`ADMIN_CONNECTION_LIFETIME`]).
+pub const CONTROL_RECORDS_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Entries of the audit shown unless more are asked for: a screen.
+pub const AUDIT_TAIL_DEFAULT: usize = 20;
+
 /// Entries of the audit shown at once.
 pub const AUDIT_TAIL_MAX: usize = 1000;
 
@@ -472,3 +485,6 @@ pub const BANS_KEPT_MAX: usize = 4096;
 /// By how much the wall clock has to go another way than time to count as set: daylight and leap seconds do not move
 /// it, and a clock that is slewed goes half a second an hour astray.
 pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(10);
+
+/// The fewest bits of a banned network: what is larger is nobody's, and a slip of the pen.
+pub const BAN_BITS_MIN: u8 = 8;

@@ -3,7 +3,7 @@
 use sluice_base::limits;
 
 use crate::parse::{PER_ALLOCATION, PER_TENANT, PER_USER, TOTAL};
-use crate::{Config, Quota, Tenant, TenantLimits};
+use crate::{Config, Privacy, Quota, Tenant, TenantLimits};
 
 /// A key whose value is another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +35,7 @@ impl Config {
             control,
             drain,
             log,
+            privacy: _,
             tenants: _,
             warnings: _,
         } = self;
@@ -57,12 +58,14 @@ impl Config {
         let allowed = guard.allow_classes == new.guard.allow_classes && guard.allow_ranges == new.guard.allow_ranges;
         changes.now("guard.allow_peers", allowed);
         changes.now("guard.deny_peers", guard.deny_ranges == new.guard.deny_ranges);
+        changes.now("guard.deny_clients", guard.deny_clients == new.guard.deny_clients);
         let (rate, burst) = (guard.unauthenticated_per_second, guard.unauthenticated_burst);
         changes.now("guard.unauthenticated_per_second", rate == new.guard.unauthenticated_per_second);
         changes.now("guard.unauthenticated_burst", burst == new.guard.unauthenticated_burst);
         changes.now("drain.deadline_seconds", drain.deadline == new.drain.deadline);
         changes.now("drain.alternates", drain.alternates == new.drain.alternates);
         changes.now("log.level", log.level == new.log.level);
+        changes.privacy(&self.privacy, &new.privacy);
         changes.limits(self, new);
         changes.tenants(self, new);
         changes.0
@@ -109,6 +112,18 @@ impl Changes {
         }
     }
 
+    /// Threads, files and waits are made once; what a record is allowed to be is asked each time.
+    fn privacy(&mut self, old: &Privacy, new: &Privacy) {
+        self.restart("privacy.records", old.records == new.records);
+        self.restart("privacy.state_directory", old.state_directory == new.state_directory);
+        self.restart("privacy.keys", old.keys == new.keys);
+        self.restart("privacy.keys_directory", old.keys_directory == new.keys_directory);
+        self.restart("privacy.admission", old.admission == new.admission);
+        self.restart("privacy.admission_wait_ms", old.admission_wait == new.admission_wait);
+        self.now("privacy.ip_retention_days", old.ip_retention_days == new.ip_retention_days);
+        self.now("privacy.lookup", old.lookup == new.lookup);
+    }
+
     fn limits(&mut self, old: &Config, new: &Config) {
         let (a, b) = (&old.limits, &new.limits);
         let scopes = [
@@ -146,6 +161,9 @@ impl Changes {
         };
         self.now(&format!("tenant.{}.secrets", a.name), secrets(a) == secrets(b));
         self.now(&format!("tenant.{}.user", a.name), users(a) == users(b));
+        let (of_a, of_b) = (a.privacy.ip_retention_days, b.privacy.ip_retention_days);
+        let inherits = of_a == old.privacy.ip_retention_days && of_b == new.privacy.ip_retention_days;
+        self.now(&format!("tenant.{}.privacy.ip_retention_days", a.name), inherits || of_a == of_b);
         let (before, after) = (inherited(old), inherited(new));
         let own = [
             (&TOTAL, a.limits.tenant, b.limits.tenant, before.tenant, after.tenant),
@@ -165,7 +183,7 @@ impl Changes {
 impl Tenant {
     /// The same tenant after it has gone.
     fn gone(&self) -> Tenant {
-        Tenant { name: self.name.clone(), secrets: Vec::new(), users: Vec::new(), limits: self.limits }
+        Tenant { name: self.name.clone(), secrets: Vec::new(), users: Vec::new(), ..*self }
     }
 
     /// Nobody can sign in: a configuration that was read has no such tenant.

@@ -11,6 +11,7 @@ mod error;
 mod example;
 pub mod harness;
 mod parse;
+mod privacy;
 mod source;
 mod walk;
 
@@ -25,6 +26,7 @@ use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 
 pub use change::Change;
 pub use error::{ConfigError, Problem};
+pub use privacy::{Admission, Directory, Keys, Privacy, TenantPrivacy};
 pub use source::{ReadError, SecretFile, Sources, System};
 
 /// A whole configuration, validated.
@@ -54,6 +56,8 @@ pub struct Config {
     pub drain: Drain,
     /// What is logged.
     pub log: Log,
+    /// What is written down.
+    pub privacy: Privacy,
     /// Tenants, in the order of their [`TenantId`]s.
     pub tenants: Vec<Tenant>,
     /// What works and should still be changed, in words for an operator.
@@ -111,6 +115,7 @@ impl Default for Config {
             control: Control::default(),
             drain: Drain::default(),
             log: Log::default(),
+            privacy: Privacy::default(),
             tenants: Vec::new(),
             warnings: Vec::new(),
         }
@@ -171,6 +176,8 @@ pub struct Guard {
     pub allow_ranges: Vec<Range>,
     /// Ranges that are closed, whatever else opens them.
     pub deny_ranges: Vec<Range>,
+    /// Ranges of clients that are not answered.
+    pub deny_clients: Vec<Range>,
     /// Answers per second to those who have not authenticated, per worker and source prefix. At least 1:
     /// without a 401 nobody could authenticate.
     pub unauthenticated_per_second: u32,
@@ -184,6 +191,7 @@ impl Default for Guard {
             allow_classes: Vec::new(),
             allow_ranges: Vec::new(),
             deny_ranges: Vec::new(),
+            deny_clients: Vec::new(),
             unauthenticated_per_second: limits::UNAUTHENTICATED_PER_SECOND_DEFAULT,
             unauthenticated_burst: limits::UNAUTHENTICATED_BURST_DEFAULT,
         }
@@ -404,6 +412,8 @@ pub struct Tenant {
     pub users: Vec<User>,
     /// Its quotas.
     pub limits: TenantLimits,
+    /// What is written down of its users.
+    pub privacy: TenantPrivacy,
 }
 
 /// `[[tenant.user]]`: a static user.

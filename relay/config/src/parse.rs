@@ -1,5 +1,7 @@
 //! From TOML to a validated [`Config`].
 
+mod privacy;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -13,6 +15,7 @@ use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Problem, place, shown};
+use crate::privacy::Privacy;
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
 use crate::{
@@ -34,10 +37,12 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("control", CONTROL),
     ("drain", DRAIN),
     ("log", LOG),
+    ("privacy", privacy::PRIVACY),
     ("tenant", TENANT),
     ("tenant.secrets", SECRET),
     ("tenant.user", USER),
     ("tenant.limits", TENANT_LIMITS),
+    ("tenant.privacy", privacy::TENANT_PRIVACY),
 ];
 
 const ROOT: &[&str] = &[
@@ -53,6 +58,7 @@ const ROOT: &[&str] = &[
     "control",
     "drain",
     "log",
+    "privacy",
     "tenant",
 ];
 const LISTEN: &[&str] = &["address", "realm", "tenant"];
@@ -60,7 +66,8 @@ const RELAY: &[&str] = &["address", "external_address"];
 const RELAY_PORTS: &[&str] = &["min", "max"];
 const TURN: &[&str] =
     &["allocation_lifetime_seconds", "allocation_lifetime_max_seconds", "nonce_lifetime_seconds", "software"];
-const GUARD: &[&str] = &["allow_peers", "deny_peers", "unauthenticated_per_second", "unauthenticated_burst"];
+const GUARD: &[&str] =
+    &["allow_peers", "deny_peers", "deny_clients", "unauthenticated_per_second", "unauthenticated_burst"];
 const LIMITS: &[&str] = &[
     "allocations",
     "allocations_per_tenant",
@@ -87,7 +94,7 @@ const METRICS: &[&str] = &["listen", "allow_plaintext"];
 const CONTROL: &[&str] = &["socket"];
 const LOG: &[&str] = &["level", "format"];
 const DRAIN: &[&str] = &["deadline_seconds", "alternates"];
-const TENANT: &[&str] = &["name", "secrets", "user", "limits"];
+const TENANT: &[&str] = &["name", "secrets", "user", "limits", "privacy"];
 const SECRET: &[&str] = &["file", "credential", "value"];
 const USER: &[&str] = &["name", "password", "password_file"];
 const TENANT_LIMITS: &[&str] = &[
@@ -156,7 +163,8 @@ struct Reader<'t, 'a> {
 impl<'t> Reader<'t, '_> {
     fn config(&mut self, root: &Section<'t>) -> Config {
         let limits = self.limits(root);
-        let tenants = self.tenants(root, &limits);
+        let privacy = self.privacy(root);
+        let tenants = self.tenants(root, &limits, &privacy);
         Config {
             listen: self.listeners(root, &tenants),
             relay: self.relays(root),
@@ -170,6 +178,7 @@ impl<'t> Reader<'t, '_> {
             control: self.control(root),
             drain: self.drain(root),
             log: self.log(root),
+            privacy,
             tenants,
             warnings: Vec::new(),
         }
@@ -351,7 +360,8 @@ impl<'t> Reader<'t, '_> {
         Guard {
             allow_classes,
             allow_ranges,
-            deny_ranges: self.denied_peers(&section),
+            deny_ranges: self.ranges(&section, "deny_peers"),
+            deny_clients: self.ranges(&section, "deny_clients"),
             unauthenticated_per_second: rate.map_or(default.unauthenticated_per_second, |n| n as u32),
             unauthenticated_burst: burst.map_or(default.unauthenticated_burst, |n| n as u32),
         }
@@ -371,8 +381,8 @@ impl<'t> Reader<'t, '_> {
         (classes, ranges)
     }
 
-    fn denied_peers(&mut self, section: &Section<'t>) -> Vec<Range> {
-        let items = self.walk.strings(section, "deny_peers");
+    fn ranges(&mut self, section: &Section<'t>, key: &str) -> Vec<Range> {
+        let items = self.walk.strings(section, key);
         self.few_ranges(&items);
         items.iter().filter_map(|item| self.range(item)).collect()
     }
@@ -581,7 +591,7 @@ impl<'t> Reader<'t, '_> {
         PathBuf::from(path)
     }
 
-    fn tenants(&mut self, root: &Section<'t>, limits: &Limits) -> Vec<Tenant> {
+    fn tenants(&mut self, root: &Section<'t>, limits: &Limits, privacy: &Privacy) -> Vec<Tenant> {
         let sections = self.walk.children(root, "tenant", TENANT);
         self.at_most(&sections, limits::TENANTS_MAX);
         if sections.is_empty() && root.item("tenant").is_none() {
@@ -590,10 +600,16 @@ impl<'t> Reader<'t, '_> {
         }
         let mut names = HashSet::new();
         let tenants = sections.iter().take(limits::TENANTS_MAX);
-        tenants.map(|section| self.tenant(section, limits, &mut names)).collect()
+        tenants.map(|section| self.tenant(section, limits, privacy, &mut names)).collect()
     }
 
-    fn tenant(&mut self, section: &Section<'t>, limits: &Limits, names: &mut HashSet<&'t str>) -> Tenant {
+    fn tenant(
+        &mut self,
+        section: &Section<'t>,
+        limits: &Limits,
+        privacy: &Privacy,
+        names: &mut HashSet<&'t str>,
+    ) -> Tenant {
         let name = self.tenant_name(section, names).unwrap_or_default();
         let secrets = self.secrets(section);
         let users = self.users(section);
@@ -603,7 +619,8 @@ impl<'t> Reader<'t, '_> {
             let message = format!("has neither secrets nor users, so nobody could authenticate. {CREDENTIAL_LINES}");
             self.walk.problem(&section.span, &section.path, message);
         }
-        Tenant { name, secrets, users, limits: self.tenant_limits(section, limits) }
+        let limits = self.tenant_limits(section, limits);
+        Tenant { name, secrets, users, limits, privacy: self.tenant_privacy(section, privacy) }
     }
 
     fn tenant_name(&mut self, section: &Section<'t>, names: &mut HashSet<&'t str>) -> Option<String> {

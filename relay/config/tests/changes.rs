@@ -55,6 +55,7 @@ const EACH: &[(&str, &[&str])] = &[
     ("[guard]\nallow_peers = [\"loopback\"]", &["guard.allow_peers"]),
     ("[guard]\nallow_peers = [\"10.0.0.0/8\"]", &["guard.allow_peers"]),
     ("[guard]\ndeny_peers = [\"10.0.0.0/8\"]", &["guard.deny_peers"]),
+    ("[guard]\ndeny_clients = [\"192.0.2.0/24\"]", &["guard.deny_clients"]),
     ("[guard]\nunauthenticated_per_second = 7", &["guard.unauthenticated_per_second"]),
     ("[guard]\nunauthenticated_burst = 7", &["guard.unauthenticated_burst"]),
     ("[limits]\nallocations = 70", &["limits.allocations!"]),
@@ -73,6 +74,14 @@ const EACH: &[(&str, &[&str])] = &[
     ("[drain]\nalternates = [\"203.0.113.6:3478\"]", &["drain.alternates"]),
     ("[log]\nlevel = \"debug\"", &["log.level"]),
     ("[log]\nformat = \"json\"", &["log.format!"]),
+    ("[privacy]\nrecords = true", &["privacy.records!"]),
+    ("[privacy]\nstate_directory = \"/state\"", &["privacy.state_directory!"]),
+    ("[privacy]\nkeys = \"persistent\"", &["privacy.keys!"]),
+    ("[privacy]\nkeys_directory = \"/keys\"", &["privacy.keys_directory!"]),
+    ("[privacy]\nadmission = \"best-effort\"", &["privacy.admission!"]),
+    ("[privacy]\nadmission_wait_ms = 7", &["privacy.admission_wait_ms!"]),
+    ("[privacy]\nip_retention_days = 3", &["privacy.ip_retention_days"]),
+    ("[privacy]\nlookup = true", &["privacy.lookup"]),
 ];
 
 #[test]

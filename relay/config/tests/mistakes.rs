@@ -329,3 +329,24 @@ fn a_file_of_nothing_but_mistakes_takes_no_time() {
     assert!(parse(&keys).is_err() && parse(&listeners).is_err() && parse(&"[".repeat(1 << 19)).is_err());
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
+
+#[test]
+fn nobody_keeps_an_address_longer_than_the_relay_promises() {
+    let text = mistake("[privacy]\nip_retention_days = 8\n");
+    assert_says(&text, &["privacy.ip_retention_days", "`8` is out of range: 0 to 7"]);
+    let tenant = format!("{LISTEN}{TENANT}[tenant.privacy]\nip_retention_days = 4\n[privacy]\nip_retention_days = 3\n");
+    let text = mistake_in(&tenant);
+    assert_says(&text, &["tenant[0].privacy.ip_retention_days", "may only shorten", "which is 3"]);
+    let shorter = parse(&tenant.replace("= 4", "= 0")).unwrap();
+    assert_eq!(shorter.tenants[0].privacy.ip_retention_days, 0);
+    let inherited = parse(&format!("{LISTEN}{TENANT}[privacy]\nip_retention_days = 3\n")).unwrap();
+    assert_eq!(inherited.tenants[0].privacy.ip_retention_days, 3);
+}
+
+#[test]
+fn directories_of_records_are_absolute() {
+    let text = mistake("[privacy]\nstate_directory = \"state\"\n");
+    assert_says(&text, &["privacy.state_directory", "absolute path"]);
+    let text = mistake("[privacy]\nkeys = \"forever\"\n");
+    assert_says(&text, &["privacy.keys", "runtime, persistent"]);
+}

@@ -14,7 +14,7 @@ pub(crate) use chain::{Chain, Draft};
 pub(crate) use read::tail;
 pub use read::{ExportError, Line, export};
 pub(crate) use verify::publish_key;
-pub use verify::{Broken, Verified, published_key, verify};
+pub use verify::{Broken, Verified, key_in, published_key, verify};
 
 use sluice_privacy::Class;
 

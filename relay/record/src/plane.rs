@@ -285,6 +285,11 @@ impl Handle {
         self.lines.as_ref()
     }
 
+    /// Whether the store's thread has ended: only another start of the process helps.
+    pub fn has_ended(&self) -> bool {
+        self.shared.is_dead()
+    }
+
     /// What keeps records from being written, in an operator's words; none while all is well.
     pub fn fault(&self) -> Option<&'static str> {
         if self.shared.is_dead() {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_admin::api::{self, Allocation, Allocations, Draining, Reload, Status};
-use sluice_admin::{Method, call};
+use sluice_admin::{Method, call, call_with};
 
 use crate::banner;
 use crate::cli::Failure;
@@ -36,6 +36,13 @@ impl AskArgs {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
         runtime.block_on(call(&self.socket(), method, path)).map_err(|error| error.to_string())
+    }
+
+    /// Sends one request with a body, and waits for its answer.
+    pub(crate) fn call_with<T: DeserializeOwned>(&self, path: &str, request: &impl Serialize) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+        runtime.block_on(call_with(&self.socket(), path, request)).map_err(|error| error.to_string())
     }
 
     /// Prints an answer as JSON, or in words.
@@ -160,7 +167,7 @@ fn allocations_text(all: &[Allocation]) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

@@ -26,6 +26,8 @@ pub(crate) struct Start<'a> {
     pub(crate) slots: u32,
     pub(crate) metrics: Option<std::net::SocketAddr>,
     pub(crate) control: Option<&'a std::path::Path>,
+    /// What is written down, and how long it can be read; nothing where nothing is.
+    pub(crate) records: &'a [String],
     pub(crate) advice: &'a [String],
 }
 
@@ -53,6 +55,10 @@ impl Start<'_> {
             cores.join(", "),
             self.slots
         );
+        match self.records {
+            [] => text += "  records   none are written ([privacy] records in a configuration)\n",
+            told => told.iter().for_each(|told| text += &format!("  records   {told}\n")),
+        }
         for advice in self.advice {
             text += &format!("  faster    {advice}\n");
         }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice_config::Config;
 
 use crate::ask::AskArgs;
-use crate::{banner, probe};
+use crate::{banner, probe, records};
 
 /// What goes wrong, in words for whoever started the relay.
 pub(crate) type Failure = String;
@@ -46,6 +46,20 @@ pub(crate) enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Finds the sessions of an address while its key lives; the audit keeps who asked and why.
+    Lookup(records::commands::LookupArgs),
+    /// Bans clients for at most seven days.
+    #[command(subcommand)]
+    Ban(records::commands::BanCommand),
+    /// Shows, checks and exports the audit.
+    #[command(subcommand)]
+    Audit(records::offline::AuditCommand),
+    /// Says what is kept, and until when.
+    #[command(subcommand)]
+    Retention(records::commands::RetentionCommand),
+    /// Reports what is processed.
+    #[command(subcommand)]
+    Compliance(records::report::ComplianceCommand),
     /// Asks a relay for its service from outside, and says whether it serves. The exit status is 0 only when it does.
     Probe(probe::ProbeArgs),
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand_core::{OsRng, TryRngCore};
 use sluice_base::{AddressClass, Secret, TenantId};
-use sluice_config::{Config, Drain, Guard, Limits, Listen, Metrics, Tenant, TenantLimits};
+use sluice_config::{Config, Drain, Guard, Limits, Listen, Metrics, Privacy, Tenant, TenantLimits, TenantPrivacy};
 
 use crate::cli::{Failure, RunArgs};
 
@@ -44,6 +44,7 @@ pub(crate) fn start(args: &RunArgs, local: &[IpAddr], unix_seconds: u64) -> Resu
             secrets: vec![Secret::new(secret)],
             users: Vec::new(),
             limits: TenantLimits { tenant: limits.tenant, user: limits.user },
+            privacy: TenantPrivacy { ip_retention_days: Privacy::default().ip_retention_days },
         }],
         // Whoever tries it out does not wait for what he tried out.
         drain: Drain { deadline: Duration::ZERO, ..Drain::default() },

@@ -1,14 +1,14 @@
 //! The life of a relay that serves: signals, what administrators ask, and the end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sluice_admin::{Command, Control, Health, Reply, api};
-use sluice_base::Family;
+use sluice_admin::{Caller, Command, Control, Reply, api};
 use sluice_base::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_COMMANDS_MAX, LISTED_ALLOCATIONS_MAX};
 use sluice_base::message::{AllocationPage, AllocationView};
+use sluice_base::{Family, Pii};
 use sluice_config::{Config, ControlSocket};
 use sluice_metrics::Metrics;
 use sluice_net::os;
@@ -21,8 +21,11 @@ use tokio::time::{Interval, MissedTickBehavior, timeout};
 use crate::cli::Failure;
 use crate::drain::{self, Drain, Next};
 use crate::pseudonym::Pseudonyms;
+use crate::records::desk::Desk;
+use crate::records::report;
 use crate::reload::{self, Reloader};
 use crate::service::{Service, Standing};
+use crate::wellbeing::Wellbeing;
 
 /// The file in the runtime directory.
 const SOCKET_FILE: &str = "control.sock";
@@ -36,6 +39,17 @@ pub(crate) struct Facts {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) allocations_limit: u32,
+    /// What is written down, where.
+    pub(crate) records: RecordFacts,
+}
+
+/// What is fixed about records.
+#[derive(Default)]
+pub(crate) struct RecordFacts {
+    pub(crate) state_directory: Option<PathBuf>,
+    /// Where keys are, and what becomes of them.
+    pub(crate) keys: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A running relay.
@@ -43,9 +57,10 @@ pub(crate) struct Life {
     pub(crate) facts: Facts,
     pub(crate) config: Config,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) health: Arc<dyn Health>,
+    pub(crate) health: Arc<Wellbeing>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lister: Arc<Lister>,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) drain: Option<Drain>,
     /// SIGTERM has come once: the next one ends the relay.
     pub(crate) terminated: bool,
@@ -150,7 +165,7 @@ impl Life {
             Event::Command(command) => self.command(command),
             Event::Hangup => {
                 tracing::info!(signal = "SIGHUP", "reading the configuration again");
-                self.reload(None);
+                self.reload(None, None);
             }
             Event::Interrupt => {
                 tracing::info!(signal = "SIGINT", allocations = self.allocations(), "stopping at once");
@@ -191,7 +206,7 @@ impl Life {
     }
 
     /// Reads the configuration again, and answers whoever waits for it.
-    fn reload(&mut self, reply: Option<Reply<api::Reload>>) {
+    fn reload(&mut self, caller: Option<Caller>, reply: Option<Reply<api::Reload>>) {
         let unix_seconds = os::now().unix_seconds;
         self.service.reloading();
         self.reloaded.count += 1;
@@ -210,9 +225,13 @@ impl Life {
         self.last_reload = Some(api::LastReload { unix_seconds, outcome: api::Outcome::Unconfirmed });
         self.metrics.process().configured(unix_seconds);
         self.lister.set_tenants(&self.config);
+        self.desk.allow_lookup(self.config.privacy.lookup);
+        let desk = self.desk.clone();
         let outcome = self.reloaded.sender.clone();
         tokio::spawn(async move {
             let answer = sent.confirmed().await;
+            let keys = answer.changes.iter().map(|change| change.key.clone()).collect();
+            desk.note(if caller.is_some() { "reload" } else { "reload (SIGHUP)" }, keys, caller).await;
             let _ = outcome.send((number, answer.outcome));
             match answer.outcome {
                 api::Outcome::Unconfirmed => tracing::error!("{}", reload::text(&answer)),
@@ -233,7 +252,7 @@ impl Life {
 
     fn standing(&self) -> Standing {
         Standing {
-            fault: self.health.check().err(),
+            fault: self.health.needs_restart(),
             allocations: self.allocations(),
             draining: self.drain.as_ref().map(|drain| drain.left(Instant::now())),
         }
@@ -290,10 +309,12 @@ impl Life {
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Reload(caller, reply) => {
                 tracing::info!(uid = caller.uid, "told to read the configuration again");
-                self.reload(Some(reply));
+                self.reload(Some(caller), Some(reply));
             }
             Command::Drain(caller, reply) => {
                 tracing::info!(uid = caller.uid, "told to drain");
+                let desk = self.desk.clone();
+                tokio::spawn(async move { desk.note("drain", Vec::new(), Some(caller)).await });
                 self.begin_drain();
                 if let Some(draining) = self.draining() {
                     let _ = reply.send(draining);
@@ -304,8 +325,26 @@ impl Life {
                 // A worker that does not answer holds up this answer alone.
                 tokio::spawn(async move { lister.list(after, reply).await });
             }
-            _ => {}
+            Command::Compliance(reply) => drop(reply.send(Ok(self.compliance()))),
+            command => {
+                let desk = self.desk.clone();
+                // The store may be waiting for its disk: nobody else waits for it.
+                tokio::spawn(async move { answer(&desk, command).await });
+            }
         }
+    }
+
+    /// What this relay stores, by the configuration in force.
+    fn compliance(&self) -> api::Compliance {
+        let records = &self.facts.records;
+        let facts = report::Facts {
+            unix_seconds: os::now().unix_seconds,
+            config: self.facts.config.as_deref(),
+            state_directory: records.state_directory.as_deref(),
+            keys: &records.keys,
+            warnings: records.warnings.clone(),
+        };
+        report::report(&self.config, facts)
     }
 
     fn status(&self) -> api::Status {
@@ -328,8 +367,21 @@ impl Life {
             allocations_limit: facts.allocations_limit,
             last_reload: self.last_reload.clone(),
             draining: self.draining(),
-            faults: self.health.check().err().iter().flat_map(|why| why.lines().map(str::to_owned)).collect(),
+            faults: self.health.faults(),
         }
+    }
+}
+
+/// Answers what is asked of records and bans. Whoever asked may be gone.
+async fn answer(desk: &Desk, command: Command) {
+    match command {
+        Command::Lookup(caller, wanted, reply) => drop(reply.send(desk.lookup(caller, wanted).await)),
+        Command::Ban(caller, wanted, reply) => drop(reply.send(desk.ban(caller, wanted).await)),
+        Command::Lift(caller, target, reply) => drop(reply.send(desk.lift(caller, target).await)),
+        Command::Bans(reply) => drop(reply.send(desk.bans().await)),
+        Command::Audit(_, last, reply) => drop(reply.send(desk.audit(last).await)),
+        Command::Retention(reply) => drop(reply.send(desk.retention().await)),
+        _ => {}
     }
 }
 
@@ -384,6 +436,32 @@ impl Lister {
         let lister = Lister { posts, tenants: Mutex::new([].into()), pseudonyms };
         lister.set_tenants(config);
         lister
+    }
+
+    /// Every worker's queue.
+    pub(crate) fn posts(&self) -> &[Post] {
+        &self.posts
+    }
+
+    /// The name of an address in lists and in the log.
+    pub(crate) fn pseudonym(&self, ip: &Pii<IpAddr>) -> String {
+        self.pseudonyms.address(ip)
+    }
+
+    /// The address of a client whose allocation lives.
+    pub(crate) async fn client(&self, pseudonym: &str) -> Option<Pii<IpAddr>> {
+        for post in self.posts.iter() {
+            let mut place = Some(0);
+            while let Some(from) = place {
+                let page = timeout(CONTROL_ANSWER_TIMEOUT, ask(post, from, LISTED_ALLOCATIONS_MAX)).await.ok()??;
+                let mut clients = page.rows.iter().map(|view| view.client.ip());
+                if let Some(found) = clients.find(|ip| self.pseudonym(ip) == pseudonym) {
+                    return Some(found);
+                }
+                place = page.next;
+            }
+        }
+        None
     }
 
     fn set_tenants(&self, config: &Config) {

@@ -13,9 +13,12 @@ mod life;
 mod logging;
 mod probe;
 mod pseudonym;
+mod recorder;
+mod records;
 mod reload;
 mod run;
 mod service;
+mod wellbeing;
 mod wiring;
 mod workers;
 
@@ -35,6 +38,11 @@ fn main() -> ExitCode {
         Some(Command::Reload(args)) => ask::reload(args),
         Some(Command::Drain(args)) => ask::drain(args),
         Some(Command::SystemdDropin { config }) => dropin::print(config),
+        Some(Command::Lookup(args)) => records::commands::lookup(args),
+        Some(Command::Ban(command)) => records::commands::ban(command),
+        Some(Command::Audit(command)) => records::offline::audit(command),
+        Some(Command::Retention(command)) => records::commands::retention(command),
+        Some(Command::Compliance(command)) => records::report::compliance(command),
         Some(Command::Probe(args)) => probe::run(args),
         None => run::run(&cli.run),
     };

@@ -1,11 +1,14 @@
 //! Names for people and allocations that mean nothing outside of this process.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use rand_core::{OsRng, TryRngCore};
+use sluice_base::Pii;
 use sluice_base::message::AllocationView;
 use sluice_base::pii::showing::{Kind, Shower};
 use sluice_crypto::HmacSha256Key;
+use sluice_record::vault::Vault;
 
 use crate::cli::Failure;
 
@@ -15,15 +18,27 @@ const BYTES: usize = 8;
 /// Of addresses.
 const CLIENT: &[u8] = b"client";
 
-/// A keyed hash under a key that ends with the process.
-pub(crate) struct Pseudonyms(HmacSha256Key);
+/// Keyed hashes: of addresses under the key of the day where there is one, of everything else under a key that ends
+/// with the process.
+pub(crate) struct Pseudonyms {
+    key: HmacSha256Key,
+    vault: OnceLock<Arc<Vault>>,
+}
+
+/// The relay as a whole, where a tenant is asked for.
+const RELAY: &str = "";
 
 impl Pseudonyms {
     /// With a fresh key.
     pub(crate) fn new() -> Result<Self, Failure> {
         let mut key = [0; 32];
         OsRng.try_fill_bytes(&mut key).map_err(|error| format!("the system gave no randomness: {error}"))?;
-        Ok(Pseudonyms(HmacSha256Key::new(&key)))
+        Ok(Pseudonyms { key: HmacSha256Key::new(&key), vault: OnceLock::new() })
+    }
+
+    /// Has addresses named under the key of the day from now on: the same over a restart, and nobody's once it dies.
+    pub(crate) fn use_vault(&self, vault: Arc<Vault>) {
+        let _ = self.vault.set(vault);
     }
 
     /// Of an allocation of a worker.
@@ -40,8 +55,16 @@ impl Pseudonyms {
 
     /// Of its client's address, whatever the port.
     pub(crate) fn client(&self, view: &AllocationView) -> String {
+        self.address(&view.client.ip())
+    }
+
+    /// Of an address.
+    pub(crate) fn address(&self, ip: &Pii<IpAddr>) -> String {
+        if let Some(pseudonym) = self.vault.get().and_then(|vault| vault.pseudonym(RELAY, *ip)) {
+            return pseudonym;
+        }
         let mut bytes = Vec::new();
-        view.client.ip().feed(|part| bytes.extend_from_slice(part));
+        ip.feed(|part| bytes.extend_from_slice(part));
         self.of(CLIENT, &[&bytes])
     }
 
@@ -50,7 +73,7 @@ impl Pseudonyms {
         let names = self.clone();
         Arc::new(move |kind, bytes| {
             let kind: &[u8] = match kind {
-                Kind::Address => CLIENT,
+                Kind::Address => return address(bytes).map_or_else(String::new, |ip| names.address(&ip)),
                 Kind::Network => b"network",
                 Kind::Name => b"name",
             };
@@ -62,8 +85,14 @@ impl Pseudonyms {
     fn of(&self, kind: &[u8], parts: &[&[u8]]) -> String {
         let mut all = vec![kind, b"\0"];
         all.extend_from_slice(parts);
-        sluice_crypto::hex_encode(&self.0.sign(&all)[..BYTES])
+        sluice_crypto::hex_encode(&self.key.sign(&all)[..BYTES])
     }
+}
+
+/// The address that was fed.
+fn address(bytes: &[u8]) -> Option<Pii<IpAddr>> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(Pii::new)
 }
 
 #[cfg(test)]
@@ -72,7 +101,7 @@ mod tests {
 
     use super::*;
     use sluice_base::message::Traffic;
-    use sluice_base::{AllocationId, Pii, TenantId};
+    use sluice_base::{AllocationId, TenantId};
 
     fn view(user: &str, client: &str, tenant: u16) -> AllocationView {
         AllocationView {

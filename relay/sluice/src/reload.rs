@@ -10,6 +10,7 @@ use sluice_admin::api::Outcome;
 use sluice_base::limits::RELOAD_CONFIRM_TIMEOUT;
 use sluice_config::{Change, Config};
 use sluice_net::os;
+use sluice_record::plane::Handle;
 use sluice_turn::{Ledger, Listener, RelayAddress, ServerOptions, Settings};
 use sluice_worker::Post;
 use tokio::sync::oneshot;
@@ -17,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cli::io_features;
 use crate::logging::Logging;
-use crate::wiring;
+use crate::{records, wiring};
 
 /// How long to wait before a worker whose queue is full is told again.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -31,6 +32,8 @@ pub(crate) struct Reloader {
     pub(crate) posts: Arc<[Post]>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) logging: Logging,
+    /// The record plane, if there is one.
+    pub(crate) records: Option<Handle>,
     /// Workers that have not yet taken over what they were sent.
     unconfirmed: Arc<AtomicUsize>,
 }
@@ -55,8 +58,9 @@ impl Reloader {
         posts: Arc<[Post]>,
         ledger: Arc<Ledger>,
         logging: Logging,
+        records: Option<Handle>,
     ) -> Self {
-        Reloader { file, listeners, relays, posts, ledger, logging, unconfirmed: Arc::default() }
+        Reloader { file, listeners, relays, posts, ledger, logging, records, unconfirmed: Arc::default() }
     }
 
     /// Reads the file, and puts it in force in place of `running` if that can be done as a whole.
@@ -106,6 +110,9 @@ impl Reloader {
         // Workers refuse users of tenants that the ledger does not have.
         self.ledger.set_limits(total, &tenants);
         self.logging.set(config.log.level);
+        if let Some(records) = &self.records {
+            records.configure(records::tenants(config));
+        }
         Ok(self.posts.iter().map(|post| self.send(post.clone(), settings.clone())).collect())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::{OsRng, TryRngCore};
-use sluice_admin::{Advancing, Health, Server};
+use sluice_admin::{Health, Server};
 use sluice_base::Secret;
 use sluice_base::io::{OpenSpec, SocketRole};
 use sluice_base::limits::WORKERS_MAX;
@@ -16,12 +16,16 @@ use sluice_turn::{Listener, LivePorts, RelayAddress, Shared};
 
 use crate::banner::{self, Start};
 use crate::cli::{Failure, RunArgs, io_features};
+use crate::development::Credentials;
 use crate::driver::Choice;
 use crate::life::{Facts, Life, Lister, Reloaded, Signals, Sources};
 use crate::logging::Logging;
 use crate::pseudonym::Pseudonyms;
+use crate::records::desk::{Desk, Expiries};
+use crate::records::{Directories, Records};
 use crate::reload::Reloader;
 use crate::service::Service;
+use crate::wellbeing::Wellbeing;
 use crate::workers::{Plan, Workers};
 use crate::{development, life, wiring};
 
@@ -32,13 +36,7 @@ const FILES_SPARE: u32 = 256;
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     os::forbid_dumps().map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
     let local = os::local_addresses().map_err(|error| format!("the machine's addresses cannot be read: {error}"))?;
-    let (mut config, credentials) = match &args.config {
-        Some(file) => (Config::load(file, &io_features()).map_err(|error| error.to_string())?, None),
-        None => {
-            let (config, credentials) = development::start(args, &local, os::now().unix_seconds)?;
-            (config, Some(credentials))
-        }
-    };
+    let (mut config, credentials) = configured(args, &local)?;
     let pseudonyms = Arc::new(Pseudonyms::new()?);
     let logging = Logging::start(args.log_level, config.log, pseudonyms.shower());
     let listeners = wiring::listeners(&config, &local)?;
@@ -54,14 +52,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let advice = advice(&config, &choice, &listeners);
 
     let started_unix_seconds = os::now().unix_seconds;
-    let build = BuildInfo {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        driver: choice.name().to_owned(),
-        start_unix_seconds: started_unix_seconds,
-        allocations_limit: config.limits.allocations(),
-        tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
-    };
+    let build = build(&config, &choice, started_unix_seconds);
     let metrics = Arc::new(Metrics::new(cores.len(), build).map_err(|error| error.to_string())?);
+    // Before anybody listens: keys whose end came while nobody looked are gone now.
+    let (records, expiries) = record(&config, &metrics, &pseudonyms)?;
     let plan = Plan {
         options: wiring::options(&config, listeners.clone(), relays.clone(), &local, cores.len() as u8),
         shared: shared(&config, relays.len())?,
@@ -71,6 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         wait_budget: Duration::from_micros(u64::from(config.io.wait_budget_us)),
         sockets_max: wiring::sockets_per_worker(&config, listeners.len(), &relays),
         slots: wiring::slots(&config, cores.len()),
+        recording: records.as_ref().map(Records::recording),
     };
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -79,7 +74,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     runtime.block_on(async {
         let signals = Signals::new()?;
         let watched = metrics.clone();
-        let health = Arc::new(Advancing::new(move || watched.publications()));
+        let handle = records.as_ref().map(Records::handle);
+        let asked = records.as_ref().map(|records| (records.handle(), records.is_required()));
+        let health = Arc::new(Wellbeing::new(move || watched.publications(), asked));
         let admin = admin(&config, &metrics, health.clone()).await?;
         let socket = life::socket_path(&config);
         let (control, commands) = life::control(socket.as_deref())?;
@@ -89,6 +86,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let (stop, stops) = tokio::sync::watch::channel(());
         let admin = admin.map(|admin| tokio::spawn(admin.serve(gone(stops.clone()))));
         let control = control.map(|control| tokio::spawn(control.serve(gone(stops))));
+        let lister = Arc::new(Lister::new(workers.posts(), pseudonyms, &config));
+        let desk = Desk::new(handle.clone(), lister.clone(), config.privacy.lookup, expiries);
+        if records.is_some() {
+            desk.publish().await.map_err(|problem| format!("the bans are not in force: {}", problem.detail))?;
+        }
         let mut life = Life {
             facts: Facts {
                 config: args.config.clone(),
@@ -98,12 +100,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
                 listeners: listeners.clone(),
                 metrics: metrics_at,
                 allocations_limit: config.limits.allocations(),
+                records: records.as_ref().map(Records::facts).unwrap_or_default(),
             },
             config: config.clone(),
             metrics: metrics.clone(),
             health,
             ledger: plan.shared.ledger.clone(),
-            lister: Arc::new(Lister::new(workers.posts(), pseudonyms, &config)),
+            lister,
+            desk: Arc::new(desk),
             drain: None,
             terminated: false,
             reloader: Reloader::new(
@@ -113,11 +117,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
                 workers.posts(),
                 plan.shared.ledger.clone(),
                 logging,
+                handle,
             ),
             last_reload: None,
             service: Service::new(),
             reloaded: Reloaded::new(),
         };
+        let told = records.as_ref().map(Records::told).unwrap_or_default();
         let start = Start {
             listeners: &listeners,
             choice: &choice,
@@ -125,6 +131,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             slots: plan.slots,
             metrics: metrics_at,
             control: socket.as_deref(),
+            records: &told,
             advice: &advice,
         };
         banner::say(&start.text());
@@ -134,14 +141,49 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         tracing::info!(driver = choice.name(), workers = cores.len(), "started");
         life.run(Sources { signals, commands, ends }).await;
         let stopped = workers.stop();
+        // The ends of all sessions are said by now.
+        let written = records.map_or(Ok(()), Records::stop);
         drop(stop);
         for listener in admin.into_iter().chain(control) {
             // What a task that panicked had to say may hold personal data.
             listener.await.map_err(|_| "an HTTP listener panicked; this is a fault of sluice: please report it")?;
         }
         tracing::info!("stopped");
-        stopped
+        stopped.and(written)
     })
+}
+
+/// The configuration; without a file that of development, with the credentials for it.
+fn configured(args: &RunArgs, local: &[IpAddr]) -> Result<(Config, Option<Credentials>), Failure> {
+    match &args.config {
+        Some(file) => Ok((Config::load(file, &io_features()).map_err(|error| error.to_string())?, None)),
+        None => {
+            let (config, credentials) = development::start(args, local, os::now().unix_seconds)?;
+            Ok((config, Some(credentials)))
+        }
+    }
+}
+
+/// Starts the record plane, if there is to be one, and shows it to whoever asks.
+fn record(config: &Config, metrics: &Metrics, pseudonyms: &Pseudonyms) -> Result<(Option<Records>, Expiries), Failure> {
+    let records = Records::start(config, &Directories::of_environment())?;
+    let expiries = Expiries::default();
+    if let Some(records) = &records {
+        pseudonyms.use_vault(records.vault());
+        records.show(metrics, expiries.clone());
+    }
+    Ok((records, expiries))
+}
+
+/// What is fixed for the life of the process.
+fn build(config: &Config, choice: &Choice, start_unix_seconds: u64) -> BuildInfo {
+    BuildInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        driver: choice.name().to_owned(),
+        start_unix_seconds,
+        allocations_limit: config.limits.allocations(),
+        tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+    }
 }
 
 /// Ready when the sender is gone.

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use sluice_base::limits::{LISTENERS_MAX, RELAY_ADDRESSES_MAX};
+use sluice_base::limits::{LISTENERS_MAX, RELAY_ADDRESSES_MAX, VERDICT_DEADLINE};
 use sluice_base::{Secret, WorkerId};
-use sluice_config::{Config, Quota, Range};
+use sluice_config::{Admission, Config, Quota, Range};
 use sluice_turn::{
     AccountLimits, GuardOptions, Ledger, Listener, Network, RelayAddress, ServerOptions, StaticUser, Tenant,
     TenantLimits,
@@ -89,7 +90,7 @@ pub(crate) fn options(
             allow_classes: config.guard.allow_classes.clone(),
             allow: config.guard.allow_ranges.iter().map(network).collect(),
             deny: config.guard.deny_ranges.iter().map(network).collect(),
-            deny_clients: Vec::new(),
+            deny_clients: config.guard.deny_clients.iter().map(network).collect(),
             unauthenticated_per_second: config.guard.unauthenticated_per_second,
             unauthenticated_burst: config.guard.unauthenticated_burst,
         },
@@ -99,9 +100,15 @@ pub(crate) fn options(
         channels_per_allocation: allocation.channels.unwrap_or(most),
         bits_per_second: allocation.bits_per_second.unwrap_or(0),
         packets_per_second: allocation.packets_per_second.unwrap_or(0),
-        events: false,
-        verdict_deadline: sluice_base::limits::VERDICT_DEADLINE,
+        events: config.privacy.records,
+        verdict_deadline: verdict_deadline(config),
     }
+}
+
+/// How long a question may stay open: an allocation that waits for its record no longer than is configured.
+fn verdict_deadline(config: &Config) -> Duration {
+    let waits = config.privacy.records && config.privacy.admission == Admission::Required;
+    if waits { config.privacy.admission_wait } else { VERDICT_DEADLINE }
 }
 
 /// The ledger of all quotas that span workers.

@@ -9,7 +9,6 @@ use sluice_base::WorkerId;
 use sluice_base::io::{Io, Waker};
 use sluice_base::limits::WORKER_STOP_TIMEOUT;
 use sluice_base::message::{Envelope, Order};
-use sluice_base::policy::AllowAll;
 use sluice_metrics::{LatencyRecorder, Metrics, WorkerCells};
 use sluice_net::{Epoll, RingBuilder, os};
 use sluice_turn::{ServerOptions, Shared};
@@ -18,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::cli::Failure;
 use crate::driver::{self, Choice};
+use crate::recorder::{Recorder, Recording};
 
 /// Between two looks whether a worker has ended: nothing else is left to be done.
 const STOP_LOOK: Duration = Duration::from_millis(1);
@@ -35,6 +35,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) wait_budget: Duration,
     pub(crate) sockets_max: u32,
     pub(crate) slots: u32,
+    /// Where the workers' records go, if anywhere.
+    pub(crate) recording: Option<Recording>,
 }
 
 /// The running workers.
@@ -59,6 +61,7 @@ struct Seat {
     posts: Arc<[Post]>,
     cells: Arc<WorkerCells>,
     latency: LatencyRecorder,
+    recorder: Recorder,
 }
 
 /// The two steps of a start, which all workers take together: when every ring is enabled nothing may
@@ -75,16 +78,18 @@ impl Workers {
         let made: Result<Vec<_>, _> = plan.cores.iter().map(|_| make(plan)).collect();
         let (drivers, wakers): (Vec<_>, Vec<_>) = made?.into_iter().unzip();
         let mailboxes: Vec<_> = plan.cores.iter().map(|_| Mailbox::new()).collect();
-        let posts: Arc<[Post]> = mailboxes.iter().zip(wakers).map(|(mailbox, waker)| mailbox.post(waker)).collect();
+        let posts = mailboxes.iter().zip(&wakers).map(|(mailbox, waker)| mailbox.post(waker.clone()));
+        let posts: Arc<[Post]> = posts.collect();
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::new();
         let mut gates = Vec::new();
-        for (i, (driver, mailbox)) in drivers.into_iter().zip(mailboxes).enumerate() {
+        for (i, ((driver, mailbox), waker)) in drivers.into_iter().zip(mailboxes).zip(wakers).enumerate() {
             let id = WorkerId(i as u8);
             let (cells, latency) = metrics.worker(id).ok_or("a worker without metrics")?;
             let options = ServerOptions { worker: id, ..plan.options.clone() };
             let (shared, posts, core) = (plan.shared.clone(), posts.clone(), plan.cores[i]);
-            let seat = Seat { id, core, options, shared, mailbox, posts, cells, latency };
+            let recorder = Recorder::new(plan.recording.clone(), waker);
+            let seat = Seat { id, core, options, shared, mailbox, posts, cells, latency, recorder };
             let (gate, go) = mpsc::channel();
             let steps = Steps { report: report.clone(), go };
             let ended = ended.clone();
@@ -169,7 +174,7 @@ impl Seat {
         let rng = OsRng.unwrap_err();
         let parts = Parts {
             io,
-            decide: AllowAll,
+            decide: self.recorder,
             rng: rand_chacha_of(rng),
             options: self.options,
             shared: self.shared,

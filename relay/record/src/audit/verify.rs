@@ -56,9 +56,17 @@ pub fn verify(directory: &Path, key: &Verifier) -> Result<Result<Verified, Broke
 /// # Errors
 /// The file is not there, or holds no key.
 pub fn published_key(directory: &Path) -> io::Result<Verifier> {
-    let text = std::fs::read_to_string(directory.join(KEY_FILE))?;
+    key_in(&directory.join(KEY_FILE))
+}
+
+/// The key in a copy of that file.
+///
+/// # Errors
+/// The file is not there, or holds no key.
+pub fn key_in(file: &Path) -> io::Result<Verifier> {
+    let text = std::fs::read_to_string(file)?;
     let bytes = hex_decode(text.trim()).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(Verifier::new).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no key in audit.pub"))
+    bytes.map(Verifier::new).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no key in it"))
 }
 
 /// Writes the key into the state directory, for [`published_key`].

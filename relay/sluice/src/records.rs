@@ -1,0 +1,270 @@
+//! The record plane of this process: where it writes, what it says of that, and what becomes of it.
+
+pub(crate) mod commands;
+pub(crate) mod desk;
+pub(crate) mod offline;
+mod platform;
+pub(crate) mod report;
+mod time;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sluice_config::{Admission, Config, Directory, Keys};
+use sluice_metrics::{Admissions, Metrics, Records as Figures};
+use sluice_record::plane::{self, Handle, Plane, PlaneOptions, RecordStats, TenantTable};
+use sluice_record::vault::{self, VaultOptions};
+
+use crate::cli::Failure;
+use crate::life::RecordFacts;
+use crate::recorder::Recording;
+use desk::Expiries;
+use platform::Platform;
+
+/// The directory of keys below the runtime directory.
+const KEYS: &str = "keys";
+
+/// A record plane that runs.
+pub(crate) struct Records {
+    plane: Plane,
+    required: bool,
+    state_directory: PathBuf,
+    /// In words, for whoever reads the start.
+    told: Vec<String>,
+    /// Of that, what is about keys.
+    keys: Vec<String>,
+}
+
+/// Directories that the service manager has made.
+pub(crate) struct Directories {
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) runtime: Option<PathBuf>,
+}
+
+impl Directories {
+    /// Those of the environment: the first of each.
+    pub(crate) fn of_environment() -> Self {
+        let first = |name: &str| {
+            let folders = std::env::var(name).ok()?;
+            folders.split(':').next().filter(|folder| folder.starts_with('/')).map(PathBuf::from)
+        };
+        Directories { state: first("STATE_DIRECTORY"), runtime: first("RUNTIME_DIRECTORY") }
+    }
+}
+
+impl Records {
+    /// Starts it, if the configuration wants records. Keys whose end has come are destroyed before this returns.
+    pub(crate) fn start(config: &Config, directories: &Directories) -> Result<Option<Self>, Failure> {
+        if !config.privacy.records {
+            return Ok(None);
+        }
+        let options = options(config, directories)?;
+        let (told, keys) = (told(config, &options), keys_told(config, &options));
+        let state_directory = options.vault.state_directory.clone();
+        let plane = plane::start(options, Arc::new(Platform::default())).map_err(|error| error.to_string())?;
+        plane.vault.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let required = config.privacy.admission == Admission::Required;
+        Ok(Some(Records { plane, required, state_directory, told, keys }))
+    }
+
+    /// For the workers.
+    pub(crate) fn recording(&self) -> Recording {
+        let (handle, gate) = (self.plane.handle.clone(), self.plane.vault.gate());
+        Recording { handle, gate, required: self.required }
+    }
+
+    /// For the control plane.
+    pub(crate) fn handle(&self) -> Handle {
+        self.plane.handle.clone()
+    }
+
+    /// The keys.
+    pub(crate) fn vault(&self) -> Arc<vault::Vault> {
+        self.plane.vault.clone()
+    }
+
+    /// What a person reads at the start.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.told.iter().chain(&self.keys).cloned().chain(self.warnings()).collect()
+    }
+
+    /// What the start warns of.
+    fn warnings(&self) -> Vec<String> {
+        self.plane.vault.warnings().iter().map(ToString::to_string).collect()
+    }
+
+    /// What a report says of them.
+    pub(crate) fn facts(&self) -> RecordFacts {
+        let (state_directory, keys) = (Some(self.state_directory.clone()), self.keys.clone());
+        RecordFacts { state_directory, keys, warnings: self.warnings() }
+    }
+
+    /// Whether an allocation waits for its record.
+    pub(crate) fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// Has what it counts shown at each scrape.
+    pub(crate) fn show(&self, metrics: &Metrics, bans: Expiries) {
+        let handle = self.handle();
+        metrics.watch_records(move || Figures { bans: bans.in_force(), ..figures(&handle.stats()) });
+    }
+
+    /// Writes what was said so far, and ends it.
+    pub(crate) fn stop(self) -> Result<(), Failure> {
+        match self.plane.stop() {
+            true => Ok(()),
+            false => Err("the store of records did not end in order: records may be lost, see the log".to_owned()),
+        }
+    }
+}
+
+/// The tenants of a configuration, as the record plane wants them.
+pub(crate) fn tenants(config: &Config) -> TenantTable {
+    let of = |tenant: &sluice_config::Tenant| (Arc::from(tenant.name.as_str()), Some(tenant.privacy.ip_retention_days));
+    TenantTable {
+        ip_retention_days: config.privacy.ip_retention_days,
+        tenants: config.tenants.iter().map(of).collect(),
+    }
+}
+
+fn options(config: &Config, directories: &Directories) -> Result<PlaneOptions, Failure> {
+    let privacy = &config.privacy;
+    let state = match (&privacy.state_directory, &directories.state) {
+        (Directory::At(path), _) | (Directory::Auto, Some(path)) => path.clone(),
+        (Directory::Auto, None) => {
+            return Err("privacy.state_directory = \"auto\" is the directory that a service manager has made, and \
+                        $STATE_DIRECTORY is not set: write an absolute path, such as /var/lib/sluice"
+                .to_owned());
+        }
+    };
+    let keys_directory = match (&privacy.keys_directory, &directories.runtime) {
+        (Directory::At(path), _) => Some(path.clone()),
+        (Directory::Auto, runtime) => runtime.as_ref().map(|runtime| runtime.join(KEYS)),
+    };
+    if privacy.keys == Keys::Persistent && keys_directory.is_none() {
+        return Err("privacy.keys = \"persistent\" needs a directory that outlives the machine: name it in \
+                    privacy.keys_directory"
+            .to_owned());
+    }
+    let mut vault = VaultOptions::new(state, keys_directory);
+    vault.keys = match privacy.keys {
+        Keys::Runtime => vault::Keys::Runtime,
+        Keys::Persistent => vault::Keys::Persistent,
+    };
+    // Whether anybody may look up is asked of the configuration in force, which a reload changes: see `Desk::lookup`.
+    let (admission_wait, lookup) = (privacy.admission_wait, true);
+    Ok(PlaneOptions { admission_wait, lookup, ..PlaneOptions::new(vault, tenants(config)) })
+}
+
+/// Where records go, and how long an address can be read.
+fn told(config: &Config, options: &PlaneOptions) -> Vec<String> {
+    let privacy = &config.privacy;
+    let mut told = vec![format!("sessions are written down in {}", options.vault.state_directory.display())];
+    let days = privacy.ip_retention_days;
+    told.push(match days {
+        0 => "no address is written".to_owned(),
+        1 => "an address can be read for one day after its own, then its key is destroyed".to_owned(),
+        _ => format!("an address can be read for {days} days, then the key of its day is destroyed"),
+    });
+    told.push(match privacy.admission {
+        Admission::Required => {
+            let wait = privacy.admission_wait.as_millis();
+            format!("an allocation waits up to {wait} ms for its record, and is refused (508) without one")
+        }
+        Admission::BestEffort => "an allocation does not wait for its record; what is lost is counted".to_owned(),
+    });
+    told
+}
+
+fn keys_told(config: &Config, options: &PlaneOptions) -> Vec<String> {
+    if config.privacy.ip_retention_days == 0 {
+        return Vec::new();
+    }
+    vec![match (&options.vault.keys_directory, options.vault.keys) {
+        (None, _) => "keys in memory alone, since there is no directory for them ($RUNTIME_DIRECTORY is not set): a \
+                      restart of the relay makes every address unreadable that was written down before"
+            .to_owned(),
+        (Some(path), vault::Keys::Runtime) => {
+            format!("keys in {}, for as long as the machine runs (privacy.keys = \"runtime\")", path.display())
+        }
+        (Some(path), vault::Keys::Persistent) => format!(
+            "keys in {}, for as long as they live, also after the machine's end: keep it out of every backup",
+            path.display()
+        ),
+    }]
+}
+
+fn figures(stats: &RecordStats) -> Figures {
+    let seconds = |nanos: u64| nanos as f64 / 1e9;
+    Figures {
+        events_written: stats.events_written,
+        events_lost: stats.events_lost,
+        denials_left_out: stats.denials_beyond,
+        admissions: Admissions {
+            written: stats.admissions_written,
+            full: stats.admissions_full,
+            failed: stats.admissions_failed,
+            late: stats.admissions_late,
+        },
+        commits: stats.commits,
+        commits_failed: stats.commits_failed,
+        commit_seconds: seconds(stats.commit_nanos),
+        commit_seconds_max: seconds(stats.commit_nanos_max),
+        queue_depth: stats.queue_depth,
+        backlog: stats.backlog,
+        audit_entries: stats.audit_entries,
+        audit_broken: stats.audit_broken > 0,
+        keys_live: stats.keys_live,
+        keys_destroyed: stats.keys_destroyed,
+        keys_lost: stats.keys_lost,
+        keys_undestroyed: stats.keys_undestroyed,
+        key_late_seconds_max: stats.key_late_seconds_max,
+        clock_steps: stats.clock_steps,
+        lookups: stats.lookups,
+        ..Figures::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(records: bool) -> Config {
+        let mut config = Config::default();
+        config.privacy.records = records;
+        config
+    }
+
+    const NONE: Directories = Directories { state: None, runtime: None };
+
+    #[test]
+    fn without_records_nothing_is_started_and_without_a_place_it_is_told_what_to_write() {
+        assert!(Records::start(&config(false), &NONE).unwrap().is_none());
+        let error = Records::start(&config(true), &NONE).err().unwrap();
+        assert!(error.contains("privacy.state_directory") && error.contains("$STATE_DIRECTORY"), "{error}");
+    }
+
+    #[test]
+    fn the_start_says_where_keys_are_and_what_that_means() {
+        let place = |runtime: Option<&str>| Directories {
+            state: Some("/var/lib/sluice".into()),
+            runtime: runtime.map(PathBuf::from),
+        };
+        let mut config = config(true);
+        let said = |config: &Config, at: &Directories| {
+            let options = options(config, at).unwrap();
+            [told(config, &options), keys_told(config, &options)].concat().join("\n")
+        };
+        let runtime = said(&config, &place(Some("/run/sluice")));
+        assert!(runtime.contains("/var/lib/sluice") && runtime.contains("keys in /run/sluice/keys"), "{runtime}");
+        assert!(runtime.contains("7 days") && runtime.contains("508"), "{runtime}");
+        assert!(said(&config, &place(None)).contains("in memory alone"));
+        config.privacy.keys = Keys::Persistent;
+        assert!(options(&config, &place(None)).unwrap_err().contains("privacy.keys_directory"));
+        config.privacy.keys_directory = Directory::At("/keys".into());
+        assert!(said(&config, &place(None)).contains("keep it out of every backup"));
+        config.privacy.ip_retention_days = 0;
+        assert!(said(&config, &place(None)).contains("no address is written"));
+    }
+}

@@ -1,0 +1,317 @@
+//! What administrators are answered about records and bans.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::Duration;
+
+use sluice_admin::{Caller, Target, Told, Wanted, WantedBan, api};
+use sluice_base::limits::RELOAD_CONFIRM_TIMEOUT;
+use sluice_base::{Family, Pii};
+use sluice_crypto::hex_encode;
+use sluice_net::os;
+use sluice_record::audit::Line;
+use sluice_record::plane::{Asker, Handle, Request, RequestError, Response, RetentionReport};
+use sluice_record::store::{Ban, BanTarget, ClassStatus, FoundSession, GoneDay, Role};
+use sluice_record::vault::KeyStatus;
+use sluice_turn::{Bans, Whom};
+use sluice_worker::Post;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{sleep, timeout};
+
+use crate::life::Lister;
+
+/// By which role whoever may write to the control socket is allowed what he asks.
+const ROLE: &str = "control-socket";
+
+/// The user that the kernel names where it tells of none.
+const NOBODY: u32 = 65_534;
+
+/// How long to wait before a worker whose queue is full is told again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Answers administrators.
+pub(crate) struct Desk {
+    /// None where nothing is recorded.
+    handle: Option<Handle>,
+    lister: Arc<Lister>,
+    lookup: AtomicBool,
+    /// One change of the bans at a time: the last table that workers get is that of the store.
+    changing: Mutex<()>,
+    expiries: Expiries,
+}
+
+/// When the bans in force end: all that metrics need of them.
+#[derive(Clone, Default)]
+pub(crate) struct Expiries(Arc<Lock<Vec<u64>>>);
+
+impl Desk {
+    /// Of a relay whose configuration says `lookup`.
+    pub(crate) fn new(handle: Option<Handle>, lister: Arc<Lister>, lookup: bool, expiries: Expiries) -> Self {
+        Desk { handle, lister, lookup: AtomicBool::new(lookup), changing: Mutex::new(()), expiries }
+    }
+
+    /// Whether addresses may be looked up, from now on.
+    pub(crate) fn allow_lookup(&self, lookup: bool) {
+        self.lookup.store(lookup, Ordering::Relaxed);
+    }
+
+    /// The sessions of an address.
+    pub(crate) async fn lookup(&self, caller: Caller, wanted: Wanted) -> Told<api::Lookup> {
+        if !self.lookup.load(Ordering::Relaxed) {
+            let detail = "looking up addresses is not allowed: privacy.lookup of the configuration is false";
+            return Err(api::Problem::new(403, "not allowed", detail));
+        }
+        tracing::info!(uid = caller.uid, "told to look up an address");
+        let Wanted { address, port, from, to, reason } = wanted;
+        let asker = Asker { role: ROLE.to_owned(), uid: uid(caller), reason };
+        match self.ask(Request::Lookup { address, port, from, to, asker }).await? {
+            Response::Found(found) => Ok(api::Lookup {
+                sessions: found.sessions.iter().map(session).collect(),
+                more: found.more,
+                gone: found.gone.iter().map(gone).collect(),
+            }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Bans somebody; the answer comes when every worker knows.
+    pub(crate) async fn ban(&self, caller: Caller, wanted: WantedBan) -> Told<api::Ban> {
+        let target = match wanted.target {
+            Target::Network(address, bits) => BanTarget { address, bits },
+            Target::Pseudonym(pseudonym) => self.client(&pseudonym).await?,
+            Target::Ban(_) => return Err(api::Problem::new(400, "nobody to ban", "that is the id of a ban")),
+        };
+        tracing::info!(uid = caller.uid, client = ?target.address, "told to ban a client or a network");
+        let _one = self.changing.lock().await;
+        let (seconds, reason, uid) = (wanted.seconds, wanted.reason, uid(caller));
+        let Response::Banned(ban) = self.ask(Request::BanAdd { target, seconds, reason, uid }).await? else {
+            return Err(unexpected());
+        };
+        self.publish().await?;
+        Ok(self.shown(&ban))
+    }
+
+    /// Lifts every ban that is meant.
+    pub(crate) async fn lift(&self, caller: Caller, target: Target) -> Told<api::Lifted> {
+        tracing::info!(uid = caller.uid, "told to lift a ban");
+        let _one = self.changing.lock().await;
+        let bans = self.bans_in_force().await?;
+        let meant = bans.iter().filter(|ban| self.is_meant(ban, &target));
+        let ids: Vec<[u8; 16]> = meant.map(|ban| ban.id).collect();
+        if ids.is_empty() {
+            return Err(api::Problem::new(404, "no such ban", "`sluice ban list` has those that hold, with their ids"));
+        }
+        let (mut lifted, uid) = (0, uid(caller));
+        for id in ids {
+            match self.ask(Request::BanRemove { id, uid }).await {
+                Ok(_) => lifted += 1,
+                // It has run out meanwhile.
+                Err(problem) if problem.status == 404 => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        self.publish().await?;
+        Ok(api::Lifted { lifted })
+    }
+
+    /// The bans that hold.
+    pub(crate) async fn bans(&self) -> Told<api::Bans> {
+        let bans = self.bans_in_force().await?;
+        Ok(api::Bans { bans: bans.iter().map(|ban| self.shown(ban)).collect() })
+    }
+
+    /// The last entries of the audit.
+    pub(crate) async fn audit(&self, count: usize) -> Told<api::Audit> {
+        match self.ask(Request::AuditTail { count }).await? {
+            Response::Entries(lines) => Ok(api::Audit { entries: lines.into_iter().map(entry).collect() }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What is kept, and until when.
+    pub(crate) async fn retention(&self) -> Told<api::Retention> {
+        match self.ask(Request::RetentionStatus).await? {
+            Response::Retention(report) => Ok(retention(&report)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Has an administrative change written into the audit; one that cannot be is told of in the log.
+    pub(crate) async fn note(&self, what: &str, keys: Vec<String>, caller: Option<Caller>) {
+        if self.handle.is_none() {
+            return;
+        }
+        let uid = caller.map_or(NOBODY, uid);
+        if let Err(problem) = self.ask(Request::Admin { what: what.to_owned(), keys, uid }).await {
+            tracing::error!("`{what}` is not in the audit: {}", problem.detail);
+        }
+    }
+
+    /// Hands the bans that hold to every worker. The caller holds `changing`, or nobody else is there yet.
+    pub(crate) async fn publish(&self) -> Told<()> {
+        let bans = self.bans_in_force().await?;
+        self.expiries.set(bans.iter().map(|ban| ban.expires).collect());
+        let of = |ban: &Ban| sluice_turn::Ban {
+            whom: Whom::Address(ban.target.address, ban.target.bits),
+            until: Some(ban.expires),
+        };
+        let table = Bans::new(&bans.iter().map(of).collect::<Vec<_>>());
+        let table = Arc::new(table.map_err(|error| api::Problem::new(500, "no table of bans", &error.to_string()))?);
+        let all = async {
+            for post in self.lister.posts() {
+                hand_over(post, &table).await;
+            }
+        };
+        let late =
+            |_| api::Problem::new(504, "not every worker knows", "it is kept, and a worker that hangs obeys later");
+        timeout(RELOAD_CONFIRM_TIMEOUT, all).await.map_err(late)
+    }
+
+    async fn bans_in_force(&self) -> Told<Vec<Ban>> {
+        match self.ask(Request::BanList).await? {
+            Response::Bans(bans) => Ok(bans),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The address of a client that is there.
+    async fn client(&self, pseudonym: &str) -> Told<BanTarget> {
+        let Some(address) = self.lister.client(pseudonym).await else {
+            let detail = "no live allocation has this client: `sluice allocations` shows those that are there";
+            return Err(api::Problem::new(404, "nobody to ban", detail));
+        };
+        Ok(BanTarget { address, bits: if address.family() == Family::V4 { 32 } else { 128 } })
+    }
+
+    fn is_meant(&self, ban: &Ban, target: &Target) -> bool {
+        match target {
+            Target::Ban(id) => ban.id == *id,
+            Target::Pseudonym(pseudonym) => self.lister.pseudonym(&ban.target.address) == *pseudonym,
+            Target::Network(address, bits) => {
+                let network = |address: &Pii<_>| Pii::prefix(address, u32::from(*bits).min(32), u32::from(*bits));
+                let (one, other) = (address.family(), ban.target.address.family());
+                one == other && ban.target.bits == *bits && network(address) == network(&ban.target.address)
+            }
+        }
+    }
+
+    fn shown(&self, ban: &Ban) -> api::Ban {
+        api::Ban {
+            ban: hex_encode(&ban.id),
+            client: self.lister.pseudonym(&ban.target.address),
+            family: if ban.target.address.family() == Family::V4 { "ipv4" } else { "ipv6" }.to_owned(),
+            bits: ban.target.bits,
+            reason: ban.reason.clone(),
+            created_unix_seconds: ban.created,
+            expires_unix_seconds: ban.expires,
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Told<Response> {
+        let Some(handle) = &self.handle else {
+            let detail = "privacy.records of the configuration is false; ranges of clients can be closed for good in \
+                          guard.deny_clients";
+            return Err(api::Problem::new(409, "nothing is recorded", detail));
+        };
+        let (answer, answered) = oneshot::channel();
+        handle.request(request, Box::new(move |told| drop(answer.send(told))));
+        let told = answered.await.unwrap_or(Err(RequestError::Stopped));
+        told.map_err(|error| api::Problem::new(status(&error), "not done", &error.to_string()))
+    }
+}
+
+impl Expiries {
+    fn set(&self, expiries: Vec<u64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expiries;
+    }
+
+    /// How many bans hold.
+    pub(crate) fn in_force(&self) -> u64 {
+        let now = os::now().unix_seconds;
+        let expiries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.iter().filter(|end| **end > now).count() as u64
+    }
+}
+
+/// Has a worker take the bans over, and waits until it has.
+async fn hand_over(post: &Post, table: &Arc<Bans>) {
+    loop {
+        let (answer, answered) = oneshot::channel();
+        let tell = move |()| {
+            let _ = answer.send(());
+        };
+        if post.ban(table.clone(), Box::new(tell)) {
+            // A worker that is gone obeys nobody: that is told by its end.
+            let _ = answered.await;
+            return;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+fn uid(caller: Caller) -> u32 {
+    caller.uid.unwrap_or(NOBODY)
+}
+
+fn status(error: &RequestError) -> u16 {
+    match error {
+        RequestError::NotAllowed(_) => 403,
+        RequestError::Wrong(_) => 400,
+        RequestError::Missing(_) => 404,
+        RequestError::Stopped | RequestError::Busy | RequestError::NotRecorded(_) => 503,
+        _ => 500,
+    }
+}
+
+fn unexpected() -> api::Problem {
+    api::Problem::new(500, "not understood", "the record plane answered something else: this is a fault of sluice")
+}
+
+fn session(session: &FoundSession) -> api::Session {
+    let role = match session.role {
+        Role::Client => "client",
+        Role::Relayed => "relayed",
+    };
+    api::Session {
+        session: session.session.to_string(),
+        tenant: session.tenant.clone(),
+        user: session.person.clone(),
+        role: role.to_owned(),
+        began_unix_seconds: session.began,
+        ended_unix_seconds: session.ended,
+        bytes: session.bytes,
+    }
+}
+
+fn gone(gone: &GoneDay) -> api::GoneDay {
+    api::GoneDay { day: gone.day.to_string(), tenant: gone.tenant.clone(), destroyed_unix_seconds: gone.died }
+}
+
+fn entry(line: Line) -> api::Entry {
+    let unix_seconds = u64::try_from(line.at).unwrap_or(0);
+    api::Entry {
+        seq: line.seq,
+        unix_seconds,
+        kind: line.kind,
+        tenant: line.tenant,
+        session: line.session,
+        body: line.body,
+    }
+}
+
+fn retention(report: &RetentionReport) -> api::Retention {
+    let class = |class: &ClassStatus| api::ClassStanding {
+        class: class.class.name().to_owned(),
+        oldest_unix_seconds: class.oldest,
+        next_unix_seconds: class.next,
+        late_seconds: class.late.as_secs(),
+        held: class.held,
+    };
+    let key = |key: &KeyStatus| api::KeyStanding {
+        tenant: key.tenant.to_string(),
+        day: key.day.to_string(),
+        dies_unix_seconds: key.dies,
+        late_seconds: key.late.as_secs(),
+    };
+    api::Retention { classes: report.classes.iter().map(class).collect(), keys: report.keys.iter().map(key).collect() }
+}
