@@ -103,6 +103,13 @@ pub const DENIALS_TOLD_BURST: u32 = 100;
 /// Bans in force at a time: a look-up is one search in a table of them, and a worker's copy of none.
 pub const BANS_MAX: usize = 65_536;
 
+/// Credentials whose key a worker keeps, below 1 kB each: who comes again, or with a second device, is checked by one
+/// HMAC where a time-limited name takes two and two hashes. A table of fixed size, shared on collision.
+pub const KEPT_CREDENTIALS: usize = 4096;
+
+/// How long they are kept unless they are used: a call that breaks off begins again within that.
+pub const KEPT_CREDENTIALS_LIFETIME: Duration = Duration::from_secs(600);
+
 /// Permissions of one allocation unless the configuration says otherwise: a mesh call of 100 with two
 /// addresses each fits.
 pub const PERMISSIONS_PER_ALLOCATION_DEFAULT: u32 = 256;

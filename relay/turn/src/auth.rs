@@ -1,12 +1,14 @@
 //! Long-term credentials (RFC 8489, 9.2), with stateless nonces and time-limited user names.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_base::limits::USERNAME_BYTES_MAX;
+use foldhash::fast::FixedState;
+use sluice_base::limits::{KEPT_CREDENTIALS, KEPT_CREDENTIALS_LIFETIME, USERNAME_BYTES_MAX};
 use sluice_base::stats::Code;
-use sluice_base::{ListenerId, Now, Pii, Secret, TenantId, TransportAddress};
+use sluice_base::{ListenerId, Mono, Now, Pii, Secret, TenantId, TransportAddress};
 use sluice_crypto::{HmacKey, HmacSha256Key};
 use sluice_wire::stun::{Message, PasswordAlgorithm};
 
@@ -39,6 +41,8 @@ pub(crate) struct Identity {
     hashed: bool,
     algorithm: PasswordAlgorithm,
     listener: ListenerId,
+    /// When a time-limited name ends, in seconds since the Unix epoch.
+    expires: Option<u64>,
     /// Of the settings that it was proved under.
     settings: u32,
 }
@@ -58,7 +62,7 @@ struct Claimed<'a> {
     listener: ListenerId,
 }
 
-/// Checks credentials; no state of its own but the kept tables.
+/// Checks credentials; no state of its own but what makes it fast.
 pub(crate) struct Authenticator {
     tenants: Arc<[Tenant]>,
     listeners: Arc<[Listener]>,
@@ -69,6 +73,19 @@ pub(crate) struct Authenticator {
     userhashes: Option<Arc<UserHashes>>,
     /// Counts the settings of this process: an identity of former ones is proved again.
     settings: u32,
+    kept: Kept,
+}
+
+/// Somebody, and when they came last.
+type Known = (Mono, Arc<Identity>);
+
+/// Who has proved a password lately, so that no key is derived anew for each of their allocations: places by hash,
+/// of which the later one has it.
+struct Kept {
+    places: Box<[Option<Known>]>,
+    hasher: FixedState,
+    /// The place that is looked at next for whether it is of use still.
+    hand: usize,
 }
 
 /// Static users by the hash of their name, and the listener that they come to.
@@ -84,7 +101,8 @@ pub(crate) struct HiddenUser {
 }
 
 impl Authenticator {
-    pub(crate) fn new(settings: &Settings, nonce_key: &Secret<[u8; 32]>) -> Self {
+    /// `seed` keeps those who choose their names from choosing each other's places.
+    pub(crate) fn new(settings: &Settings, nonce_key: &Secret<[u8; 32]>, seed: u64) -> Self {
         let Settings { options, userhashes, .. } = settings;
         Authenticator {
             tenants: options.tenants.clone(),
@@ -93,6 +111,7 @@ impl Authenticator {
             nonce_lifetime: options.nonce_lifetime,
             userhashes: userhashes.clone(),
             settings: 0,
+            kept: Kept::new(seed),
         }
     }
 
@@ -103,6 +122,7 @@ impl Authenticator {
         self.nonce_lifetime = options.nonce_lifetime;
         self.userhashes = userhashes.clone();
         self.settings += 1;
+        self.kept.clear();
     }
 
     /// A nonce for this client, valid from now on.
@@ -120,7 +140,7 @@ impl Authenticator {
     /// the same credentials are checked with the kept key, and a time-limited name that has run out
     /// meanwhile still ends or refreshes what it began.
     pub(crate) fn authenticate(
-        &self,
+        &mut self,
         now: Now,
         client: TransportAddress,
         listener: ListenerId,
@@ -154,7 +174,17 @@ impl Authenticator {
             return Err(Code::Unauthenticated);
         }
         let began = known.is_some_and(|identity| identity.settings != self.settings && identity.signer.serves(message));
-        self.identify(now, message, &claimed, began).map(Arc::new).ok_or(Code::Unauthenticated)
+        if let Some(identity) = self.kept.find(now.mono, &claimed)
+            && (began || identity.is_in_time(now))
+            && identity.signer.serves(message)
+            && identity.signer.verify(message)
+        {
+            return Ok(identity);
+        }
+        // The secret may be another one than before.
+        let identity = self.identify(now, message, &claimed, began).map(Arc::new).ok_or(Code::Unauthenticated)?;
+        self.kept.keep(now.mono, &claimed, identity.clone());
+        Ok(identity)
     }
 
     /// The password algorithm, bid-down checked (RFC 8489, 9.2.4).
@@ -186,10 +216,11 @@ impl Authenticator {
             return None;
         }
         let (tenant, user) = self.split_tenant(default, rest);
-        self.tenants[usize::from(tenant.0)].secrets.iter().find_map(|secret| {
+        let proved = self.tenants[usize::from(tenant.0)].secrets.iter().find_map(|secret| {
             let password = sluice_crypto::rest_password(secret.expose(), claimed.name);
             self.try_password(message, claimed, claimed.name, &password, tenant, user)
-        })
+        });
+        proved.map(|identity| Identity { expires: Some(expiry), ..identity })
     }
 
     fn with_static_user(&self, m: &Message<'_>, c: &Claimed<'_>, tenant: TenantId, user: usize) -> Option<Identity> {
@@ -227,6 +258,7 @@ impl Authenticator {
             hashed: claimed.hashed,
             algorithm: claimed.algorithm,
             listener: claimed.listener,
+            expires: None,
             settings: self.settings,
         })
     }
@@ -283,6 +315,44 @@ impl Authenticator {
     }
 }
 
+impl Kept {
+    fn new(seed: u64) -> Self {
+        let places = (0..KEPT_CREDENTIALS).map(|_| None).collect();
+        Kept { places, hasher: FixedState::with_seed(seed), hand: 0 }
+    }
+
+    fn clear(&mut self) {
+        self.places.fill(None);
+    }
+
+    /// Whose credentials these may be: the password has still to be proved.
+    fn find(&mut self, now: Mono, claimed: &Claimed<'_>) -> Option<Arc<Identity>> {
+        self.forget_one(now);
+        let at = self.place(claimed);
+        let (used, identity) = self.places[at].as_mut()?;
+        if !identity.presented(claimed) {
+            return None;
+        }
+        *used = now;
+        Some(identity.clone())
+    }
+
+    fn keep(&mut self, now: Mono, claimed: &Claimed<'_>, identity: Arc<Identity>) {
+        let at = self.place(claimed);
+        self.places[at] = Some((now, identity));
+    }
+
+    fn place(&self, claimed: &Claimed<'_>) -> usize {
+        self.hasher.hash_one((claimed.name, claimed.listener)) as usize % self.places.len()
+    }
+
+    /// Names are not kept for longer than they are of use: each look-up looks at another place as well.
+    fn forget_one(&mut self, now: Mono) {
+        self.hand = (self.hand + 1) % self.places.len();
+        self.places[self.hand].take_if(|(used, _)| now.since(*used) >= KEPT_CREDENTIALS_LIFETIME);
+    }
+}
+
 impl Signer {
     fn derive(m: &Message<'_>, algorithm: PasswordAlgorithm, name: &[u8], realm: &[u8], password: &[u8]) -> Self {
         let sha256 = m.attributes.message_integrity_sha256.is_some();
@@ -327,6 +397,10 @@ impl Identity {
     pub(crate) fn renews(&self, former: &Identity) -> bool {
         let same = self.name == former.name && self.hashed == former.hashed && self.algorithm == former.algorithm;
         same && self.listener == former.listener && self.is_same_user(former) && self.settings != former.settings
+    }
+
+    fn is_in_time(&self, now: Now) -> bool {
+        self.expires.is_none_or(|expires| now.unix_seconds < expires)
     }
 
     fn presented(&self, claimed: &Claimed<'_>) -> bool {
@@ -376,6 +450,8 @@ pub(crate) fn userhashes(options: &ServerOptions) -> Option<Arc<UserHashes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::model::{Client, Proof, Relay, options, udp};
+    use sluice_wire::stun::Method;
 
     #[test]
     fn names_of_the_rest_scheme() {
@@ -385,5 +461,69 @@ mod tests {
         for bad in [&b"alice"[..], b":alice", b"-1:alice", b"+1:a", b"99999999999999999999999:a", b""] {
             assert_eq!(split_expiry(bad), None);
         }
+    }
+
+    /// The identity of each live allocation.
+    fn identities(relay: &Relay) -> Vec<Arc<Identity>> {
+        relay.server.allocations.iter().flatten().map(|allocation| allocation.identity.clone()).collect()
+    }
+
+    #[test]
+    fn a_key_is_derived_once_for_all_allocations_of_the_same_credentials() {
+        let mut relay = Relay::new();
+        let client = |port: u16| Client::new(&format!("203.0.113.7:{port}"));
+        client(1).allocated(&mut relay);
+        client(2).allocated(&mut relay);
+        let mut limited = client(3).limited("1700003600:alice", "first secret");
+        limited.allocated(&mut relay);
+        client(4).proving(Proof::MODERN).allocated(&mut relay);
+        let all = identities(&relay);
+        assert!(Arc::ptr_eq(&all[0], &all[1]));
+        assert!(!Arc::ptr_eq(&all[0], &all[2]) && !Arc::ptr_eq(&all[0], &all[3]));
+        // It outlives the allocations, for a while.
+        limited.refresh(&mut relay, 0);
+        limited.allocated(&mut relay);
+        assert!(Arc::ptr_eq(&all[2], &identities(&relay)[2]));
+        relay.configure(options());
+        client(5).allocated(&mut relay);
+        assert!(!Arc::ptr_eq(&all[0], &identities(&relay)[4]), "other settings, other keys");
+    }
+
+    #[test]
+    fn a_kept_key_does_not_outlive_its_name_and_is_no_one_elses() {
+        let mut relay = Relay::new();
+        let client = |port: u16| Client::new(&format!("203.0.113.7:{port}"));
+        let limited = |port, secret| client(port).limited("1700000060:alice", secret);
+        limited(1, "first secret").allocated(&mut relay);
+        limited(2, "second secret").allocated(&mut relay);
+        let all = identities(&relay);
+        assert!(!Arc::ptr_eq(&all[0], &all[1]), "each secret makes its password");
+        let mut wrong = limited(3, "a wrong secret");
+        wrong.challenge(&mut relay);
+        let request = wrong.signed(Method::ALLOCATE, udp);
+        assert_eq!(wrong.answer_to(&mut relay, &request).code(), 401);
+        relay.pass(Duration::from_secs(60));
+        let mut late = limited(4, "second secret");
+        late.challenge(&mut relay);
+        let request = late.signed(Method::ALLOCATE, udp);
+        assert_eq!(late.answer_to(&mut relay, &request).code(), 401);
+    }
+
+    #[test]
+    fn names_that_nobody_uses_are_forgotten() {
+        let mut relay = Relay::new();
+        let mut client = Client::new("203.0.113.7:1");
+        client.allocated(&mut relay);
+        client.refresh(&mut relay, 0);
+        let kept = |relay: &Relay| relay.server.auth.kept.places.iter().flatten().count();
+        assert_eq!(kept(&relay), 1);
+        relay.pass(KEPT_CREDENTIALS_LIFETIME);
+        let mut other = Client::new("203.0.113.7:2").named("eve", "apple");
+        other.challenge(&mut relay);
+        for _ in 0..KEPT_CREDENTIALS {
+            let request = other.signed(Method::REFRESH, |_| {});
+            other.answer_to(&mut relay, &request);
+        }
+        assert_eq!(kept(&relay), 1);
     }
 }

@@ -184,11 +184,12 @@ impl<R: RngCore> Server<R> {
         let (clients, permissions, relays) = (table(), table(), table());
         let (reservations, openings, asked) = (table(), table(), table());
         let (open_requests, open_of_client) = (table(), table());
-        let [routes_seed, answers_seed, sources_seed, streams_seed, denials_seed] = [(); 5].map(|()| rng.next_u64());
+        let [routes_seed, answers_seed, sources_seed, streams_seed, denials_seed, names_seed] =
+            [(); 6].map(|()| rng.next_u64());
         let settings = Settings::new(options);
         let options = settings.options.clone();
         Server {
-            auth: Authenticator::new(&settings, &shared.nonce_key),
+            auth: Authenticator::new(&settings, &shared.nonce_key, names_seed),
             guard: Guard::new(&options, shared.live.clone()),
             sources: SourceLimiter::new(
                 (options.guard.unauthenticated_per_second, options.guard.unauthenticated_burst),

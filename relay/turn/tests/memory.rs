@@ -4,14 +4,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sluice_base::limits::{STREAM_SEARCH_INTERVAL, STREAMS_PER_ALLOCATION_MAX};
+use sluice_base::limits::{REMEMBERED_ANSWERS_MAX, STREAM_SEARCH_INTERVAL, STREAMS_PER_ALLOCATION_MAX};
+use sluice_base::policy::{Grant, Verdict};
 use sluice_base::stats::{DropReason, Single};
-use sluice_base::{RelayEvent, SocketId};
+use sluice_base::{Pii, RelayEvent, SocketId};
 use sluice_turn::harness::model::{Client, Packet, Relay, channel_data, ip_address, options, socket_address};
-use sluice_turn::{Disposition, ServerOptions};
+use sluice_turn::{Disposition, Output, ServerOptions};
+use sluice_wire::stun::Method;
 
 const CLIENT: &str = "203.0.113.7:40000";
 const CLIENT_2: &str = "203.0.113.8:40000";
+const YES: Verdict = Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None });
 const PEERS: [&str; 2] = ["198.51.100.9:6000", "[2001:db8:9::9]:6000"];
 
 /// Lets the packet come a thousand times, and counts what is allocated meanwhile.
@@ -83,6 +86,40 @@ fn between_two_clients() {
         is_free(&mut relay, listener, first.address, &channel_data(0x4000, &[7; 172]), true);
         assert_eq!(relay.single(Single::HairpinPackets), 3003);
     }
+}
+
+/// Nor does what a call needs every few minutes for as long as it lasts.
+#[test]
+fn of_a_refresh() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT);
+    client.allocated(&mut relay);
+    let listener = relay.listener(0);
+    let warm = REMEMBERED_ANSWERS_MAX + 500;
+    let requests: Vec<_> = (0..warm + 500).map(|_| client.signed(Method::REFRESH, |_| {})).collect();
+    let mut packet = Packet::new(&requests[0]);
+    let mut pass = |request: &[u8]| {
+        relay.pass_without_timers(Duration::from_millis(100));
+        if relay.server.next_timeout() <= relay.now.mono {
+            relay.server.timeout(relay.now);
+        }
+        packet.refill(request);
+        let _ = relay.server.packet(relay.now, listener, Pii::new(client.address), &mut packet);
+        let mut answers = 0;
+        while let Some(output) = relay.server.output() {
+            match output {
+                Output::Ask(question) => relay.server.verdict(relay.now, question.id, YES),
+                Output::Send { .. } => answers += 1,
+                other => panic!("a refresh makes {other:?}"),
+            }
+        }
+        assert_eq!(answers, 1);
+    };
+    // Once as many answers are remembered as may be, and the wheel has turned, there is room for all that comes.
+    let (first, then) = requests.split_at(warm);
+    first.iter().for_each(|request| pass(request));
+    let measured = allocation_counter::measure(|| then.iter().for_each(|request| pass(request)));
+    assert_eq!(measured.count_total, 0, "allocations of {} refreshes", then.len());
 }
 
 #[test]
