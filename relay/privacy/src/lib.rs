@@ -7,8 +7,10 @@
 pub mod class;
 pub mod clock;
 pub mod date;
+pub mod document;
 pub mod keyring;
 pub mod pseudonym;
+pub mod schema;
 pub mod seal;
 
 pub use class::Class;

@@ -1,0 +1,231 @@
+//! docs/records.md, written from the tables.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::class::{Definition, Place, Purpose, Retention, Who};
+use crate::schema::{Destination, Kind};
+use crate::{Class, pseudonym, seal};
+
+/// The text of docs/records.md.
+pub fn documentation() -> String {
+    let mut text = String::from(INTRODUCTION);
+    classes(&mut text);
+    text += KINDS;
+    for (destination, title) in Destination::ALL {
+        let _ = write!(text, "\n### {title}\n");
+        Kind::of(destination).for_each(|kind| kind_of(&mut text, kind));
+    }
+    text += FORMATS;
+    derivations(&mut text);
+    text + REST
+}
+
+fn classes(text: &mut String) {
+    *text += "\n## Retention classes\n\n| Class | Number | Holds | Read for | Stays | Shortened by | Extended by | Where |\n";
+    *text += "|---|---|---|---|---|---|---|---|\n";
+    for row in Class::TABLE {
+        let Definition { name, code, holds, .. } = row;
+        let purposes = list(row.purposes, purpose);
+        let (shorten, extend) = (list(row.shorten, who), list(row.extend, who));
+        let (stays, places) = (retention(row.retention), list(row.places, place));
+        let line = [name, &*code.to_string(), holds, &purposes, &stays, &shorten, &extend, &places].join(" | ");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {line} |");
+    }
+    let used = |class| Kind::TABLE.iter().any(|kind| kind.class == class);
+    let unused: Vec<&str> = Class::TABLE.iter().map(|row| row.class).filter(|c| !used(*c)).map(Class::name).collect();
+    let _ = writeln!(text, "\nOf {} this version writes no records.", unused.join(", "));
+}
+
+fn kind_of(text: &mut String, kind: &Kind) {
+    let mandatory = if kind.mandatory { "; no policy drops or shortens it" } else { "" };
+    let _ = writeln!(text, "\n`{}`: {}. Class {}{mandatory}.", kind.name, kind.about, kind.class.name());
+    if kind.fields.is_empty() {
+        return;
+    }
+    *text += "\n| Field | Form | Always | Class | Sensitivity | Meaning |\n|---|---|---|---|---|---|\n";
+    for field in kind.fields {
+        let always = if field.always { "yes" } else { "no" };
+        let (form, sensitivity) = (field.form.text(), field.form.sensitivity().text());
+        let class = kind.class_of(field).name();
+        let _ = writeln!(text, "| `{}` | {form} | {always} | {class} | {sensitivity} | {} |", field.name, field.about);
+    }
+}
+
+fn derivations(text: &mut String) {
+    let label = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rows = [
+        ("sealing", seal::SEAL_PURPOSE, "key of the day, or long-lived key"),
+        ("a key's id", seal::ID_PURPOSE, "key of the day, or long-lived key"),
+        ("blind indexes", pseudonym::INDEX_PURPOSE, "key of the day"),
+        ("addresses' pseudonyms", pseudonym::ADDRESS_PURPOSE, "key of the day"),
+        ("users' pseudonyms in store and audit", pseudonym::Purpose::Records.label(), "long-lived key"),
+        ("users' pseudonyms in the log", pseudonym::Purpose::Log.label(), "long-lived key"),
+        ("users' pseudonyms in the spool", pseudonym::Purpose::Spool.label(), "long-lived key"),
+    ];
+    *text += "\n| Derived key | Purpose | From |\n|---|---|---|\n";
+    for (name, purpose, from) in rows {
+        let _ = writeln!(text, "| {name} | `{}` | {from} |", label(purpose));
+    }
+}
+
+fn list<T: Copy>(items: &[T], text: impl Fn(T) -> &'static str) -> String {
+    let words: Vec<&str> = items.iter().copied().map(text).collect();
+    if words.is_empty() { "nobody".to_owned() } else { words.join(", ") }
+}
+
+fn retention(retention: Retention) -> String {
+    match retention {
+        Retention::For(time) => duration(time),
+        Retention::UntilShipped(time) => format!("until every sink has it, at most {}", duration(time)),
+        Retention::AfterTenant(time) => format!("{} after the tenant's end", duration(time)),
+        Retention::Indefinite => "without an end".to_owned(),
+    }
+}
+
+fn duration(time: Duration) -> String {
+    let hours = time.as_secs() / 3600;
+    match hours {
+        0..73 => format!("{hours} hours"),
+        73..8760 => format!("{} days", hours / 24),
+        8760 => "1 year".to_owned(),
+        _ => format!("{} years", hours / 8760),
+    }
+}
+
+const fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Abuse => "abuse",
+        Purpose::Security => "security",
+        Purpose::Quality => "quality",
+        Purpose::Operation => "operation",
+        Purpose::Accountability => "accountability",
+        Purpose::Rights => "rights",
+        Purpose::Delivery => "delivery",
+        Purpose::Statistics => "statistics",
+    }
+}
+
+const fn who(who: Who) -> &'static str {
+    match who {
+        Who::Operator => "operator",
+        Who::Tenant => "tenant",
+    }
+}
+
+const fn place(place: Place) -> &'static str {
+    match place {
+        Place::Store => "store",
+        Place::Audit => "audit",
+        Place::Spool => "spool and its sinks",
+        Place::Log => "log (as pseudonyms)",
+        Place::Recording => "recordings",
+        Place::Metrics => "metrics",
+    }
+}
+
+const INTRODUCTION: &str = "# Records
+
+What the relay writes down when `[privacy] records` is on, for how long it stays, and under which key. Without it nothing
+of this is written.
+
+An address is written as ciphertext under the key of its tenant and day, or as an index under it, and in no other form.
+The key is random, lies in locked memory and in a directory that is in memory too, and is destroyed when its days are
+over: from then on nobody can read the address, whatever copies of the records there are. Everything else that names
+somebody is a pseudonym, or sealed under the tenant's long-lived key.
+
+Every number below is big-endian. `HMAC(key, text)` is HMAC-SHA256 (RFC 2104). A program that knows this file and has a
+key reads everything that was sealed under it; `tests/privacy/adversary.py` is one.
+
+This file is written from the tables in `relay/privacy/src/class.rs` and `relay/privacy/src/schema/table.rs`, and a test
+compares them (`SLUICE_UPDATE_DOCS=1 cargo test -p sluice-privacy` writes it anew).
+";
+
+const KINDS: &str = "
+A read for a purpose that a class does not name is refused. The key of a day D (from 00:00 to 24:00 UTC) dies when the
+wall clock reads D + retention, or when the machine has run (asleep or awake) for as long as was left to that when the
+key was made, whichever comes first. A tenant's `ip_retention_days` may say less than 7; with 0 no address is written.
+
+## Kinds of records
+
+Forms: an *id* is 16 random bytes, in hexadecimal digits where the record is JSON; a *time* is seconds since the Unix
+epoch; a *day* is counted from 1 January 1970, and written as a date in the audit; a *pseudonym* is described below; what
+is *sealed* and a *blind index* are bytes in the database and Base64 in JSON. A field that is not always there is NULL in
+the database and left out in JSON.
+";
+
+const FORMATS: &str = r#"
+Each line of the spool begins with `segment` and `line`, two numbers that together are given out once, `kind` and `event`:
+`{"segment":3,"line":17,"kind":"control","event":"began",...}`. Lines are in files `NUMBER-BEGAN.jsonl` in `spool` in the
+state directory, and are shipped as they are. A file that every sink has is overwritten with zeros and removed.
+
+## What is sealed
+
+| Offset | Bytes | Meaning |
+|---|---|---|
+| 0 | 4 | `SLSR` |
+| 4 | 1 | version: 1 |
+| 5 | 1 | algorithm: 1, AES-256-GCM-SIV (RFC 8452) |
+| 6 | 1 | the number of the class |
+| 7 | 1 | n, the bytes of the tenant's name |
+| 8 | 4 | the day of the key; 0 under a long-lived key |
+| 12 | 8 | the id of the key |
+| 20 | 12 | the nonce |
+| 32 | n | the tenant's name |
+| 32 + n | | ciphertext, the last 16 bytes of it the tag |
+
+The key is the one derived for sealing. The associated data are the first 32 + n bytes followed by the 16 bytes of the
+record's id: of a session's addresses the session, of a refusal's and a ban's its own id, of an entry of the audit its
+number in 16 bytes. The id stands in the same row or line, as a field of form id, or as `seq`.
+
+## Key files
+
+`KEYS/DATE.TENANT.key` is the key of a day, as `2026-11-28.clinic.key`; the relay itself is a tenant without a name
+(`2026-11-28..key`). In `secrets` in the state directory, `TENANT.tenant.key` is a tenant's long-lived key, and
+`signing.key` the 32 secret bytes of the Ed25519 key (RFC 8032) by which this node signs its audit.
+
+| Offset | Bytes | Meaning |
+|---|---|---|
+| 0 | 8 | `SLUICEK1` |
+| 8 | 4 | the day, counted from 1 January 1970; 0 for a long-lived key |
+| 12 | 8 | its end by the wall clock, seconds since the Unix epoch; 0 for a long-lived key |
+| 20 | 8 | its end by the machine's clock (CLOCK_BOOTTIME), nanoseconds |
+| 28 | 16 | the start of the machine that this is of (boot_id); zeros where it is not known |
+| 44 | 32 | the key |
+| 76 | 8 | the first 8 bytes of SHA-256 over the first 76 and the tenant's name |
+
+A file that is not so, zeros above all, is no key, and is destroyed. Destruction overwrites the file with zeros, waits for
+the file system, and removes it.
+
+## Keys that are derived
+
+`HMAC(key, purpose)`, whole, is the key for one purpose. A key's id is the first 8 bytes of it.
+"#;
+
+const REST: &str = "
+## Pseudonyms and indexes
+
+- The *blind index* of an address: the first 16 bytes of `HMAC(derived key, address)`, the address in its 4 or 16 bytes. A
+  v4-mapped IPv6 address is taken for the IPv4 address. Of a relayed address with its port: the first 16 bytes of
+  SHA-256 over `sluice relayed 1`, the index of the address, and the port in 2 bytes.
+- The pseudonym of an address: `ip-` and the first 8 bytes of `HMAC(derived key, address)` in hexadecimal digits.
+- The pseudonym of a user: `user-` and the first 10 bytes of `HMAC(derived key, month and name)` in hexadecimal digits; the
+  month as `2026-11`, right before the name, which is without expiry and tenant. So each purpose has another one, and each
+  month: nobody joins them without the tenant's key.
+
+## The audit
+
+The hash of an entry is SHA-256 over the hash before it (32 zeros before the first), the header, and `body` as it is
+sealed. The header: `sluice audit 1`, `seq` and `at` in 8 bytes each, the length of `kind` in 8 bytes and `kind`, the
+same of `tenant`, the same of `session` (all ones for its length where there is none), and the length of `body` in 8 bytes.
+What is signed of a checkpoint or bound: `sluice audit 1 `, its name (`checkpoint`, `head`, `origin`), `seq` and `at` in 8
+bytes each, and the hash. So the chain holds when a key is destroyed, for it is over ciphertext.
+
+## The clock
+
+`clock` in the state directory: `latest`, the latest that the wall clock was; `confirmed`, the time that was counted while
+the relay ran or that an operator has confirmed; `newest-key`, the date of the newest key. Keys of a former start of the
+machine are judged by the later of the wall clock and `latest`. Classes other than ip are removed by the wall clock, but
+no further than 24 hours beyond `confirmed`.
+";

@@ -1,0 +1,343 @@
+//! The table.
+
+use super::{Destination, Field, Form, Kind};
+use crate::Class;
+
+const fn always(name: &'static str, form: Form, about: &'static str) -> Field {
+    Field { name, form, always: true, about }
+}
+
+const fn maybe(name: &'static str, form: Form, about: &'static str) -> Field {
+    Field { name, form, always: false, about }
+}
+
+const fn store(name: &'static str, class: Class, about: &'static str, fields: &'static [Field]) -> Kind {
+    Kind { name, destination: Destination::Store, class, mandatory: false, about, fields }
+}
+
+const fn audit(name: &'static str, class: Class, about: &'static str, fields: &'static [Field]) -> Kind {
+    Kind { name, destination: Destination::Audit, class, mandatory: true, about, fields }
+}
+
+const fn quality(name: &'static str, about: &'static str, fields: &'static [Field]) -> Kind {
+    let (destination, class) = (Destination::Quality, Class::MediaLog);
+    Kind { name, destination, class, mandatory: false, about, fields }
+}
+
+const fn control(name: &'static str, about: &'static str, fields: &'static [Field]) -> Kind {
+    let (destination, class) = (Destination::Control, Class::ControlLog);
+    Kind { name, destination, class, mandatory: false, about, fields }
+}
+
+const TENANT: Field = always("tenant", Form::Word, "the tenant's name; empty for the relay itself");
+const PERSON: Field = always("person", Form::Person, "the user");
+const PERSON_OF_SPOOL: Field = maybe("person", Form::Person, "the user");
+const UID: Field = always("uid", Form::Number, "the system's user who has asked");
+const AT: Field = always("at", Form::Time, "when");
+const SESSION: Field = always("session", Form::Id, "the session; also what its addresses are sealed for");
+
+const STORE: &[Kind] = &[
+    store(
+        "session",
+        Class::AccessAudit,
+        "a client's stay: from its admission to the end of its allocation",
+        &[
+            always("id", Form::Id, "names it; also what its addresses are sealed for"),
+            TENANT,
+            PERSON,
+            always("state", Form::Number, "0: admitted, 1: begun, 2: over"),
+            maybe("day", Form::Day, "the day of the key of `sealed`"),
+            maybe("sealed", Form::Sealed, "JSON: `client`, a transport address, and `relayed`, a list of them"),
+            always("began", Form::Time, "its beginning"),
+            maybe("ended", Form::Time, "its end"),
+            maybe("reason", Form::Word, "why it ended"),
+            maybe("seconds", Form::Number, "how long it was"),
+            maybe("packets_from_client", Form::Number, "packets that were relayed from it"),
+            maybe("bytes_from_client", Form::Number, "bytes of these"),
+            maybe("packets_to_client", Form::Number, "packets that were relayed to it"),
+            maybe("bytes_to_client", Form::Number, "bytes of these"),
+            maybe("permissions", Form::Number, "permissions that were made, without their peers"),
+            maybe("channels", Form::Number, "channels that were bound"),
+        ],
+    ),
+    store(
+        "session_address",
+        Class::Ip,
+        "by what a session is found: its client and each relayed address",
+        &[
+            always("blind", Form::Blind, "of the client's address; of a relayed one with its port"),
+            always("session", Form::Id, "the session"),
+        ],
+    ),
+    store(
+        "denial",
+        Class::AccessAudit,
+        "a refusal of somebody who had proved who they are",
+        &[
+            always("id", Form::Id, "names it; also what its address is sealed for"),
+            TENANT,
+            PERSON,
+            maybe("session", Form::Id, "the session that it was asked in or for"),
+            AT,
+            always("method", Form::Word, "what was asked for"),
+            always("code", Form::Number, "the answer"),
+            maybe("day", Form::Day, "the day of the key of `sealed`"),
+            maybe("sealed", Form::Sealed, "JSON: `client`, a transport address"),
+            maybe("blind", Form::Blind, "of the client's address"),
+        ],
+    ),
+    store(
+        "ban",
+        Class::Ip,
+        "a ban of a network, at most as long as its key lives",
+        &[
+            always("id", Form::Id, "names it; also what it is sealed for"),
+            TENANT,
+            always("day", Form::Day, "the day of its key"),
+            always("created", Form::Time, "since when"),
+            always("expires", Form::Time, "until when"),
+            always("sealed", Form::Sealed, "JSON: `address`, `bits` that count, `reason`"),
+        ],
+    ),
+    store(
+        "dead_key",
+        Class::AccessAudit,
+        "a key that is no more, so that a reader is told since when",
+        &[
+            TENANT,
+            always("day", Form::Day, "the day of the key"),
+            always("died", Form::Time, "when it was destroyed, or found to be lost"),
+        ],
+    ),
+    store(
+        "audit",
+        Class::AdminAudit,
+        "an entry of the audit, as below",
+        &[
+            always(
+                "seq",
+                Form::Number,
+                "its number, from 1; as 16 bytes, big-endian, it is what the body is sealed for",
+            ),
+            AT,
+            always("kind", Form::Word, "its kind"),
+            TENANT,
+            maybe("session", Form::Id, "the session that it is about"),
+            always("body", Form::SealedLong, "JSON: the fields of its kind"),
+            always("hash", Form::Proof, "SHA-256 over the hash before it, its header and its body as it is sealed"),
+        ],
+    ),
+    store(
+        "checkpoint",
+        Class::AdminAudit,
+        "a signature of the audit as far as it had come",
+        &[
+            always("seq", Form::Number, "the entry that it is at"),
+            AT,
+            always("hash", Form::Proof, "that of the entry"),
+            always("signature", Form::Proof, "Ed25519 of this node"),
+        ],
+    ),
+    store(
+        "bound",
+        Class::AdminAudit,
+        "a signature of where the audit begins (`origin`) or ends (`head`)",
+        &[
+            always("name", Form::Word, "which end"),
+            always("seq", Form::Number, "the entry that it is at"),
+            AT,
+            always("hash", Form::Proof, "that of the entry"),
+            always("signature", Form::Proof, "Ed25519 of this node"),
+        ],
+    ),
+    store(
+        "meta",
+        Class::Aggregate,
+        "what the store knows of itself",
+        &[always("name", Form::Word, "of the value"), always("value", Form::Text, "the value")],
+    ),
+];
+
+const AUDIT: &[Kind] = &[
+    audit("connect", Class::AccessAudit, "a session was admitted or began", &[PERSON]),
+    audit(
+        "disconnect",
+        Class::AccessAudit,
+        "a session ended",
+        &[
+            maybe("person", Form::Person, "the user; absent where a former process left the session open"),
+            always("reason", Form::Word, "why"),
+            maybe("seconds", Form::Number, "how long it was"),
+            maybe("bytes", Form::Number, "what was relayed, both ways"),
+        ],
+    ),
+    audit(
+        "denied",
+        Class::AccessAudit,
+        "a request was refused",
+        &[PERSON, always("method", Form::Word, "what was asked for"), always("code", Form::Number, "the answer")],
+    ),
+    audit(
+        "admin",
+        Class::AdminAudit,
+        "an administrative change",
+        &[
+            always("what", Form::Word, "the command"),
+            always("keys", Form::Text, "the names of what was changed, without values"),
+            UID,
+        ],
+    ),
+    audit(
+        "read",
+        Class::AdminAudit,
+        "personal data was read",
+        &[
+            always("what", Form::Word, "the command"),
+            always("class", Form::Word, "the class that was read"),
+            always("role", Form::Word, "in which role"),
+            UID,
+            always("reason", Form::Text, "why, in the reader's words"),
+            always("from", Form::Time, "the beginning of what was asked for"),
+            always("to", Form::Time, "the end of it"),
+            always("sessions", Form::Id, "the sessions that were shown: a list"),
+        ],
+    ),
+    audit(
+        "key-destroyed",
+        Class::AdminAudit,
+        "a key of the day is no more",
+        &[
+            always("day", Form::Day, "the day of the key"),
+            maybe("late_seconds", Form::Number, "how long after its end"),
+            maybe("lost", Form::Word, "it was not destroyed by the relay, but not there at a start"),
+        ],
+    ),
+    audit(
+        "clock-step",
+        Class::AdminAudit,
+        "the wall clock was set",
+        &[always("from", Form::Time, "what it was"), always("to", Form::Time, "what it is")],
+    ),
+    audit(
+        "sweep",
+        Class::AdminAudit,
+        "records were removed at the end of their retention",
+        &[
+            always("sessions", Form::Number, "sessions"),
+            always("denials", Form::Number, "refusals"),
+            always("entries", Form::Number, "entries of the audit"),
+        ],
+    ),
+    audit(
+        "ban-added",
+        Class::AdminAudit,
+        "a network was banned",
+        &[always("ban", Form::Id, "the ban, without its address"), always("expires", Form::Time, "until when"), UID],
+    ),
+    audit("ban-removed", Class::AdminAudit, "a ban was lifted", &[always("ban", Form::Id, "the ban"), UID]),
+    audit("backup", Class::AdminAudit, "a copy of the store was made, without keys", &[]),
+    audit("restore", Class::AdminAudit, "the store was replaced by a copy", &[]),
+    audit(
+        "start",
+        Class::AdminAudit,
+        "the relay began to record",
+        &[
+            always("sessions_lost", Form::Number, "sessions that a former process had left open"),
+            always("keys_lost", Form::Number, "keys that were not there any more"),
+        ],
+    ),
+    audit("stop", Class::AdminAudit, "it ended", &[]),
+];
+
+const QUALITY: &[Kind] = &[
+    quality(
+        "relayed",
+        "a session ended: what it relayed",
+        &[
+            AT,
+            TENANT,
+            SESSION,
+            always("packets_from_client", Form::Number, "packets that were relayed from the client"),
+            always("bytes_from_client", Form::Number, "bytes of these"),
+            always("packets_to_client", Form::Number, "packets that were relayed to it"),
+            always("bytes_to_client", Form::Number, "bytes of these"),
+        ],
+    ),
+    quality(
+        "stream",
+        "a media stream (RTP) was over",
+        &[
+            AT,
+            TENANT,
+            SESSION,
+            always("leg", Form::Word, "the side that it came from"),
+            always("media", Form::Word, "what it seems to have carried"),
+            always("milliseconds", Form::Number, "from its first packet to its last"),
+            always("packets_expected", Form::Number, "packets that its sequence numbers promised"),
+            always("packets_lost", Form::Number, "of those, packets that did not come in time"),
+            always("packets_received", Form::Number, "of those, packets that did"),
+            always("bytes", Form::Number, "bytes of all of its packets"),
+            maybe("jitter_microseconds", Form::Number, "interarrival jitter at its end, where its clock was known"),
+        ],
+    ),
+];
+
+const CONTROL: &[Kind] = &[
+    control(
+        "began",
+        "an allocation began",
+        &[
+            AT,
+            TENANT,
+            SESSION,
+            PERSON_OF_SPOOL,
+            always("lifetime_seconds", Form::Number, "how long it lives unless it is refreshed"),
+            maybe("addresses", Form::Sealed, "JSON: `client` and `relayed`, as in the store"),
+        ],
+    ),
+    control(
+        "ended",
+        "an allocation ended",
+        &[
+            AT,
+            TENANT,
+            SESSION,
+            PERSON_OF_SPOOL,
+            always("reason", Form::Word, "why"),
+            always("seconds", Form::Number, "how long it lived"),
+            always("permissions", Form::Number, "permissions that were made, without their peers"),
+            always("channels", Form::Number, "channels that were bound"),
+        ],
+    ),
+    control(
+        "denied",
+        "a request was refused",
+        &[
+            AT,
+            TENANT,
+            maybe("session", Form::Id, "the session that it was asked in or for"),
+            PERSON_OF_SPOOL,
+            always("id", Form::Id, "names the refusal; also what its address is sealed for"),
+            always("method", Form::Word, "what was asked for"),
+            always("code", Form::Number, "the answer"),
+            maybe("addresses", Form::Sealed, "JSON: `client`"),
+        ],
+    ),
+];
+
+pub(super) const KINDS: &[Kind] = &{
+    let empty = Kind { fields: &[], ..STORE[0] };
+    let mut all = [empty; STORE.len() + AUDIT.len() + QUALITY.len() + CONTROL.len()];
+    let parts = [STORE, AUDIT, QUALITY, CONTROL];
+    let (mut part, mut at) = (0, 0);
+    while part < parts.len() {
+        let mut row = 0;
+        while row < parts[part].len() {
+            all[at] = parts[part][row];
+            at += 1;
+            row += 1;
+        }
+        part += 1;
+    }
+    all
+};
