@@ -272,7 +272,7 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
         life::run(report, &mut shown);
     }
     if wants("kills") {
-        kills::run(report);
+        kills::run(report, &mut shown);
     }
     outside::run(report, &wants, &mut shown);
     report.test("no address, name or secret of a client in all of the output", || personal::none_in(&shown));

@@ -40,6 +40,26 @@ impl Disk {
         Ok(self)
     }
 
+    /// Finds a mistake on its medium: from now on it is read-only.
+    pub(crate) fn fail(&self) -> Result<(), String> {
+        let mut find = Command::new("findmnt");
+        let device = shell::capture(find.args(["-n", "-o", "SOURCE"]).arg(self.path()))?.ok("findmnt")?;
+        let name = device.trim().rsplit('/').next().unwrap_or_default();
+        let trigger = format!("/sys/fs/ext4/{name}/trigger_fs_error");
+        std::fs::write(&trigger, "a test").map_err(|e| format!("{trigger}: {e}"))
+    }
+
+    /// Unmounted, repaired and mounted again.
+    pub(crate) fn again(mut self) -> Result<Self, String> {
+        run("umount", &[&text(&self.path())])?;
+        self.is_mounted = false;
+        // 1: mistakes were found and repaired.
+        match shell::capture(Command::new("fsck.ext4").args(["-f", "-y"]).arg(self.image()))? {
+            shell::Ran { code: Some(0 | 1), .. } => self.mount(),
+            ran => Err(ran.complaint("fsck.ext4")),
+        }
+    }
+
     /// Where it is mounted.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("mounted")

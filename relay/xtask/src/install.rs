@@ -22,6 +22,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("systemd-analyze", "systemd"),
     ("systemd-sysusers", "systemd"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("fsck.ext4", "e2fsprogs"),
+    ("findmnt", "util-linux"),
     ("mount", "mount"),
     ("umount", "mount"),
     ("kill", "procps"),

@@ -71,10 +71,11 @@ struct Stage {
 
 /// A folder with a short path, for sockets; removed with it.
 #[derive(Debug)]
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Result<Self, String> {
+    /// Makes one.
+    pub(crate) fn new(name: &str) -> Result<Self, String> {
         let folder = std::env::temp_dir().join(format!("sluice-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).map_err(|e| e.to_string())?;
@@ -85,11 +86,18 @@ impl Folder {
         self.0.join("relay.toml")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its relay's control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("control.sock")
     }
 
-    fn write(&self, text: &str) -> Result<(), String> {
+    /// A folder for keys.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.0.join("keys")
+    }
+
+    /// Writes its relay's configuration.
+    pub(crate) fn write(&self, text: &str) -> Result<(), String> {
         std::fs::write(self.config(), text).map_err(|e| e.to_string())?;
         std::fs::set_permissions(self.config(), std::fs::Permissions::from_mode(0o600)).map_err(|e| e.to_string())
     }
@@ -101,12 +109,13 @@ impl Folder {
     }
 
     /// The same, as JSON.
-    fn json(&self, words: &[&str]) -> Result<Value, String> {
+    pub(crate) fn json(&self, words: &[&str]) -> Result<Value, String> {
         let ran = self.ask(&[words, &["--json"]].concat())?.ok(&words.join(" "))?;
         serde_json::from_str(&ran).map_err(|e| format!("{}: {e} in {ran}", words.join(" ")))
     }
 
-    fn start(&self, log: &str, port: u16, manager: Option<&Path>) -> Result<Server, String> {
+    /// Starts its relay.
+    pub(crate) fn start(&self, log: &str, port: u16, manager: Option<&Path>) -> Result<Server, String> {
         let mut command = Command::new(clients::relay_program());
         command.arg("--config").arg(self.config()).args(["--log-level", "trace"]);
         if let Some(manager) = manager {
@@ -162,12 +171,7 @@ impl Stage {
 
     /// Starts a load, and waits until all of its allocations are there.
     fn load(&self, seconds: &str) -> Result<Load, String> {
-        let load = Load::start(self.port, seconds)?;
-        wait_for("the load's allocations", || {
-            let status = self.folder.json(&["status"])?;
-            Ok((status["allocations"].as_u64() == Some(FLOWS)).then_some(()))
-        })?;
-        Ok(load)
+        Load::upon(&self.folder, self.port, seconds)
     }
 }
 
@@ -187,9 +191,19 @@ fn listen(manager: UnixDatagram) -> Receiver<String> {
 
 /// A load that counts what it loses.
 #[derive(Debug)]
-struct Load(Child);
+pub(crate) struct Load(Child);
 
 impl Load {
+    /// Starts one upon the relay of a folder, and waits until all of its allocations are there.
+    pub(crate) fn upon(folder: &Folder, port: u16, seconds: &str) -> Result<Self, String> {
+        let load = Load::start(port, seconds)?;
+        wait_for("the load's allocations", || {
+            let status = folder.json(&["status"])?;
+            Ok((status["allocations"].as_u64() == Some(FLOWS)).then_some(()))
+        })?;
+        Ok(load)
+    }
+
     fn start(port: u16, seconds: &str) -> Result<Self, String> {
         let mut command = Command::new(shell::target().join("release/sluice-loadgen"));
         let (user, password) = clients::STATIC_USER;
@@ -201,7 +215,7 @@ impl Load {
     }
 
     /// Its end: nothing was lost, and nothing came to a wrong place.
-    fn lost_nothing(self) -> Result<(), String> {
+    pub(crate) fn lost_nothing(self) -> Result<(), String> {
         let output = self.0.wait_with_output().map_err(|e| e.to_string())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let report: Value = serde_json::from_str(&text).map_err(|e| format!("the load says {text:?}: {e}"))?;
@@ -455,7 +469,7 @@ fn client(ip: &str, port: u16) -> Result<shell::Ran, String> {
 }
 
 /// Looks again and again for what nobody tells.
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>, String>) -> Result<T, String> {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>, String>) -> Result<T, String> {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         if let Some(found) = look()? {
