@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,19 +11,15 @@ use sluice_base::limits;
 use sluice_base::memory::KeyCells;
 use sluice_privacy::Moment;
 use sluice_record::spool::{self, Line, SinkOptions, Spool, SpoolOptions};
-use sluice_record::testing::Machine;
+use sluice_record::testing::{Folder, Machine};
 use sluice_record::vault::Platform;
 
 /// A directory that goes with the test.
-struct Folder(PathBuf);
+struct Place(Folder);
 
-impl Folder {
+impl Place {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("sluice-spool-thread-{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
+        Place(Folder::new("spool-thread"))
     }
 
     fn spool(&self) -> PathBuf {
@@ -39,12 +34,6 @@ impl Folder {
     fn start(&self, sinks: Vec<SinkOptions>, uring: bool, clock: Arc<dyn Platform>) -> Spool {
         let options = SpoolOptions { uring, ..SpoolOptions::new(self.spool(), "node-1".to_owned(), sinks) };
         spool::start(options, clock).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -110,7 +99,7 @@ fn receiver() -> (TcpListener, SinkOptions) {
 #[test]
 fn a_batch_is_sent_until_it_is_acknowledged_and_then_overwritten() {
     for (uring, io) in [(true, "io_uring"), (false, "plain calls")] {
-        let folder = Folder::new();
+        let folder = Place::new();
         let (listener, sink) = receiver();
         let running = folder.start(vec![sink], uring, hasty());
         assert_eq!(running.io(), io);
@@ -147,7 +136,7 @@ fn a_batch_is_sent_until_it_is_acknowledged_and_then_overwritten() {
 
 #[test]
 fn what_was_offered_before_a_stop_is_there_after_the_next_start() {
-    let folder = Folder::new();
+    let folder = Place::new();
     let (listener, sink) = receiver();
     drop(listener);
     let running = folder.start(vec![sink], true, hasty());
@@ -166,7 +155,7 @@ fn what_was_offered_before_a_stop_is_there_after_the_next_start() {
 
 #[test]
 fn a_full_queue_refuses_and_counts_and_does_not_wait() {
-    let folder = Folder::new();
+    let folder = Place::new();
     let gate = Arc::new(Mutex::new(()));
     let waits = {
         let gate = gate.clone();
@@ -187,7 +176,7 @@ fn a_full_queue_refuses_and_counts_and_does_not_wait() {
 
 #[test]
 fn without_sinks_there_is_no_spool_and_what_a_former_one_left_is_gone() {
-    let folder = Folder::new();
+    let folder = Place::new();
     let (_listener, sink) = receiver();
     let running = folder.start(vec![sink], true, hasty());
     assert!(running.handle().offer(line(1)));

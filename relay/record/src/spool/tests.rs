@@ -7,7 +7,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sluice_base::{Mono, limits};
@@ -17,36 +16,18 @@ use super::progress::Place;
 use super::segments::{Batch, Segments};
 use super::sink::Sink;
 use super::{Line, Room, SinkOptions, SpoolStats, StartError, load, progress};
+use crate::testing::Folder;
 use sluice_privacy::Moment;
 
 const DAY: u64 = 24 * 3600;
 const ROOM: Room = Room { segment_bytes: limits::SPOOL_SEGMENT_BYTES_MIN, segments: 4, keep: limits::SPOOL_KEEP_MAX };
 
-/// A directory that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("sluice-spool-{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-
-    /// Paths of the segments, in order.
-    fn segments(&self) -> Vec<PathBuf> {
-        let paths = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
-        let mut found: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
-        found.sort();
-        found
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Paths of the segments, in order.
+fn segments(folder: &Folder) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
+    found.sort();
+    found
 }
 
 /// A spool with two sinks that the test plays, and its clocks.
@@ -63,7 +44,7 @@ impl Bench {
 
 impl<F: FileWriter> Bench<F> {
     fn with(files: F, folder: &Folder, now: Moment, boot_id: u8) -> Self {
-        let found = load::load(&folder.0, ROOM, &sinks(), Some([boot_id; 16]), now).unwrap();
+        let found = load::load(folder.path(), ROOM, &sinks(), Some([boot_id; 16]), now).unwrap();
         Bench { segments: Segments::new(files, found), now }
     }
 
@@ -145,7 +126,7 @@ fn done<T>(work: impl Future<Output = T>) -> T {
 
 #[test]
 fn a_line_carries_the_numbers_of_its_segment_and_its_own() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(7), Line { kind: "log", json: b"{}".to_vec() }]);
     let segment = moment().unix_seconds;
@@ -153,12 +134,12 @@ fn a_line_carries_the_numbers_of_its_segment_and_its_own() {
         "{{\"segment\":{segment},\"line\":0,\"kind\":\"quality\",\"n\":7}}\n\
          {{\"segment\":{segment},\"line\":1,\"kind\":\"log\"}}\n"
     );
-    assert_eq!(text(&folder.segments()[0]), expected);
+    assert_eq!(text(&segments(&folder)[0]), expected);
 }
 
 #[test]
 fn what_is_no_json_object_on_one_line_is_dropped_and_counted() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(limits::SPOOL_LINE_BYTES_MAX));
     let unfit = ["", "{", "[1]", "{\"a\":\n1}", "{\"a\":1", &long].map(|json| Line { kind: "log", json: json.into() });
@@ -170,9 +151,9 @@ fn what_is_no_json_object_on_one_line_is_dropped_and_counted() {
 
 #[test]
 fn a_torn_last_line_is_cut_off_at_the_start() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     Bench::start(&folder, moment()).append(&[line(1), line(2)]);
-    let path = folder.segments().remove(0);
+    let path = segments(&folder).remove(0);
     let whole = text(&path);
     let torn = format!("{}{{\"segment\":{},\"line\":2,\"kind\":\"qua", whole, moment().unix_seconds);
     // A crash may also keep the length of a file and not its content.
@@ -188,7 +169,7 @@ fn a_torn_last_line_is_cut_off_at_the_start() {
 
 #[test]
 fn a_restart_goes_on_where_each_sink_acknowledged() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1), line(2)]);
     assert_eq!(bench.drain(0), [1, 2]);
@@ -204,27 +185,27 @@ fn a_restart_goes_on_where_each_sink_acknowledged() {
 
 #[test]
 fn a_start_never_gives_a_number_out_again() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     let first = bench.batch(0).unwrap().segment;
     drop(bench);
     // The machine ended before its file was on the disk.
-    fs::remove_file(folder.segments().remove(0)).unwrap();
+    fs::remove_file(segments(&folder).remove(0)).unwrap();
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(2)]);
     let second = bench.batch(0).unwrap().segment;
-    fs::remove_file(folder.0.join(progress::FILE)).unwrap();
+    fs::remove_file(folder.join(progress::FILE)).unwrap();
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(3)]);
     assert!(second > first);
-    assert_eq!(folder.segments().len(), 2, "the segment of the former run is left as it was");
+    assert_eq!(segments(&folder).len(), 2, "the segment of the former run is left as it was");
     assert_eq!(bench.drain(0), [2, 3], "the newest has the highest number");
 }
 
 #[test]
 fn an_acknowledgement_that_comes_twice_or_late_changes_nothing() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     let first = bench.batch(0).unwrap();
@@ -239,10 +220,10 @@ fn an_acknowledgement_that_comes_twice_or_late_changes_nothing() {
 
 #[test]
 fn what_all_sinks_have_is_overwritten_before_it_is_removed() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1), line(2)]);
-    let path = folder.segments().remove(0);
+    let path = segments(&folder).remove(0);
     let held = File::open(&path).unwrap();
     let length = held.metadata().unwrap().len() as usize;
     bench.drain(0);
@@ -260,9 +241,9 @@ fn what_all_sinks_have_is_overwritten_before_it_is_removed() {
 
 #[test]
 fn a_restart_in_the_middle_of_an_overwriting_ends_it() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     Bench::start(&folder, moment()).append(&[line(1), line(2)]);
-    let path = folder.segments().remove(0);
+    let path = segments(&folder).remove(0);
     let held = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     held.write_all_at(&[0; 10], 0).unwrap();
     let mut left = vec![1; held.metadata().unwrap().len() as usize];
@@ -275,11 +256,11 @@ fn a_restart_in_the_middle_of_an_overwriting_ends_it() {
 
 #[test]
 fn a_sink_that_is_down_for_a_week_loses_what_is_too_old_and_nothing_else() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     assert_eq!(bench.drain(0), [1]);
-    let path = folder.segments().remove(0);
+    let path = segments(&folder).remove(0);
     let held = File::open(&path).unwrap();
     for day in 1..=6 {
         let batch = bench.batch(1).unwrap();
@@ -310,31 +291,31 @@ fn a_week_is_over_by_either_clock() {
         ("neither", Moment { unix_seconds: now.unix_seconds + week - 10, ..now }, false),
     ];
     for (name, later, is_gone) in cases {
-        let folder = Folder::new();
+        let folder = Folder::new("spool");
         let mut bench = Bench::start(&folder, now);
         bench.append(&[line(1)]);
         done(bench.segments.tick(later));
-        assert_eq!(folder.segments().is_empty(), is_gone, "{name}");
+        assert_eq!(segments(&folder).is_empty(), is_gone, "{name}");
     }
 }
 
 #[test]
 fn a_week_goes_on_over_restarts_with_a_clock_that_was_set_back() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     bench.pass(4 * DAY);
     done(bench.segments.finish(bench.now));
     let back = Moment { unix_seconds: 0, boot: Mono::default() };
     let mut bench = Bench::with(Plain, &folder, back, 2);
-    assert_eq!(folder.segments().len(), 1);
+    assert_eq!(segments(&folder).len(), 1);
     bench.pass(3 * DAY);
-    assert!(folder.segments().is_empty());
+    assert!(segments(&folder).is_empty());
 }
 
 #[test]
 fn a_full_spool_drops_and_counts_new_lines_and_goes_on_when_there_is_room() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     for n in 0..20 {
         bench.append(&[long_line(n)]);
@@ -352,7 +333,7 @@ fn a_full_spool_drops_and_counts_new_lines_and_goes_on_when_there_is_room() {
 
 #[test]
 fn a_failing_sink_is_asked_less_and_less_often_and_told_the_same() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     let first = bench.batch(0).unwrap();
@@ -376,7 +357,7 @@ fn a_failing_sink_is_asked_less_and_less_often_and_told_the_same() {
 
 #[test]
 fn nothing_is_on_its_way_to_a_sink_twice() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     assert!(bench.batch(0).is_some());
@@ -386,26 +367,26 @@ fn nothing_is_on_its_way_to_a_sink_twice() {
 
 #[test]
 fn progress_that_is_damaged_sends_all_again_and_that_of_a_later_version_is_refused() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     bench.append(&[line(1)]);
     bench.drain(0);
     done(bench.segments.finish(bench.now));
-    fs::write(folder.0.join(progress::FILE), "{\"format\":1,").unwrap();
+    fs::write(folder.join(progress::FILE), "{\"format\":1,").unwrap();
     assert_eq!(Bench::start(&folder, moment()).drain(0), [1]);
-    fs::write(folder.0.join(progress::FILE), "{\"format\":2}").unwrap();
-    let refused = load::load(&folder.0, ROOM, &sinks(), Some([1; 16]), moment()).unwrap_err();
+    fs::write(folder.join(progress::FILE), "{\"format\":2}").unwrap();
+    let refused = load::load(folder.path(), ROOM, &sinks(), Some([1; 16]), moment()).unwrap_err();
     assert!(matches!(refused, StartError::Newer { format: 2, .. }), "{refused}");
 }
 
 #[test]
 fn a_damaged_segment_is_skipped_and_counted_and_the_next_one_is_sent() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
     for n in 0..5 {
         bench.append(&[long_line(n)]);
     }
-    fs::remove_file(folder.segments().remove(0)).unwrap();
+    fs::remove_file(segments(&folder).remove(0)).unwrap();
     assert!(bench.batch(0).is_none());
     let rest = bench.drain(0);
     assert_eq!(rest.last(), Some(&4));
@@ -447,7 +428,7 @@ impl FileWriter for Small {
 
 #[test]
 fn a_full_disk_drops_lines_whole_and_what_comes_later_is_numbered_on() {
-    let folder = Folder::new();
+    let folder = Folder::new("spool");
     let disk = Rc::new(Cell::new(2000));
     let mut bench = Bench::with(Small(disk.clone()), &folder, moment(), 1);
     bench.append(&[line(1)]);
@@ -455,15 +436,15 @@ fn a_full_disk_drops_lines_whole_and_what_comes_later_is_numbered_on() {
     bench.append(&[line(2)]);
     bench.append(&[line(3), line(4)]);
     assert_eq!((bench.stats().written, bench.stats().dropped_unwritable), (1, 3));
-    assert_eq!(text(&folder.segments()[0]).lines().count(), 1, "nothing of them is left");
+    assert_eq!(text(&segments(&folder)[0]).lines().count(), 1, "nothing of them is left");
     disk.set(10_000);
     bench.append(&[line(5)]);
-    assert!(text(&folder.segments()[0]).lines().nth(1).unwrap().contains("\"line\":1,"));
+    assert!(text(&segments(&folder)[0]).lines().nth(1).unwrap().contains("\"line\":1,"));
     assert_eq!(bench.drain(0), [1, 5]);
     bench.drain(1);
     disk.set(0);
     bench.pass(1);
-    assert!(folder.segments().is_empty(), "what is overwritten needs no room");
+    assert!(segments(&folder).is_empty(), "what is overwritten needs no room");
     bench.append(&[line(6)]);
     assert_eq!(bench.stats().dropped_unwritable, 4);
 }
@@ -471,7 +452,7 @@ fn a_full_disk_drops_lines_whole_and_what_comes_later_is_numbered_on() {
 #[test]
 fn a_ring_and_plain_calls_leave_the_same_bytes() {
     fn script<F: FileWriter>(folder: &Folder, files: F) -> impl Future<Output = ()> {
-        let found = load::load(&folder.0, ROOM, &sinks(), Some([1; 16]), moment()).unwrap();
+        let found = load::load(folder.path(), ROOM, &sinks(), Some([1; 16]), moment()).unwrap();
         let mut segments = Segments::new(files, found);
         async move {
             let lines: Vec<Line> = (0..9).map(|n| if n % 2 == 0 { long_line(n) } else { line(n) }).collect();
@@ -484,12 +465,12 @@ fn a_ring_and_plain_calls_leave_the_same_bytes() {
         }
     }
     let contents = |folder: &Folder| -> Vec<(String, Vec<u8>)> {
-        let mut paths = folder.segments();
-        paths.push(folder.0.join(progress::FILE));
+        let mut paths = segments(folder);
+        paths.push(folder.join(progress::FILE));
         let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
         paths.iter().map(|path| (name(path), fs::read(path).unwrap())).collect()
     };
-    let (plain, ring) = (Folder::new(), Folder::new());
+    let (plain, ring) = (Folder::new("spool"), Folder::new("spool"));
     done(script(&plain, Plain));
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).expect("io_uring, which the relay needs too");
     runtime.block_on(async { script(&ring, Ring::new()).await });
@@ -516,12 +497,12 @@ fn a_sink_that_cannot_be_kept_safe_is_refused_in_words() {
 
 #[test]
 fn a_file_that_is_none_of_the_spools_is_left_alone() {
-    let folder = Folder::new();
-    let mut other = File::create(folder.0.join("7-1.jsonl")).unwrap();
+    let folder = Folder::new("spool");
+    let mut other = File::create(folder.join("7-1.jsonl")).unwrap();
     other.write_all(b"mine").unwrap();
     Bench::start(&folder, moment());
-    load::remove_all(&folder.0).unwrap();
-    assert_eq!(text(&folder.0.join("7-1.jsonl")), "mine");
+    load::remove_all(folder.path()).unwrap();
+    assert_eq!(text(&folder.join("7-1.jsonl")), "mine");
 }
 
 /// A file as a sink, in a folder of its own.
@@ -533,8 +514,8 @@ struct FileSink {
 
 impl FileSink {
     fn new() -> Self {
-        let folder = Folder::new();
-        let path = folder.0.join("records.jsonl");
+        let folder = Folder::new("spool");
+        let path = folder.join("records.jsonl");
         let sink = Sink::new(&SinkOptions::File { path: path.clone() }, Plain, "node").unwrap();
         FileSink { folder, path, sink }
     }
@@ -548,7 +529,7 @@ impl FileSink {
 #[test]
 fn a_file_sink_follows_a_rotation() {
     let mut sink = FileSink::new();
-    let moved = sink.folder.0.join("records.jsonl.1");
+    let moved = sink.folder.join("records.jsonl.1");
     sink.deliver("{\"n\":1}\n").unwrap();
     fs::rename(&sink.path, &moved).unwrap();
     sink.deliver("{\"n\":2}\n").unwrap();
@@ -568,8 +549,8 @@ fn a_file_sink_adds_no_line_to_one_that_a_crash_has_torn() {
 
 #[test]
 fn a_file_sink_whose_disk_is_full_leaves_no_half_line() {
-    let folder = Folder::new();
-    let path = folder.0.join("records.jsonl");
+    let folder = Folder::new("spool");
+    let path = folder.join("records.jsonl");
     let disk = Rc::new(Cell::new(12));
     let mut sink = Sink::new(&SinkOptions::File { path: path.clone() }, Small(disk.clone()), "node").unwrap();
     let batch = Batch { segment: 1, first: 0, end: Place::default(), body: "{\"n\":1}\n{\"n\":2}\n".to_owned() };
