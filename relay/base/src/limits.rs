@@ -495,3 +495,6 @@ pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(10);
 
 /// The fewest bits of a banned network: what is larger is nobody's, and a slip of the pen.
 pub const BAN_BITS_MIN: u8 = 8;
+
+/// Bytes of the manifest of a copy of the store: it takes half a kilobyte.
+pub const MANIFEST_BYTES_MAX: u64 = 16 * 1024;

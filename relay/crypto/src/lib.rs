@@ -35,6 +35,22 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// SHA-256 of what comes piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct Sha256Stream(Sha256);
+
+impl Sha256Stream {
+    /// The next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all of them.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
 /// A key for one purpose out of another: HMAC-SHA256 of the purpose under it. Overwritten when dropped.
 pub fn derive(key: &[u8; 32], purpose: &[u8]) -> Secret<Zeroizing<[u8; 32]>> {
     Secret::new(Zeroizing::new(HmacSha256Key::new(key).sign(&[purpose])))
@@ -60,6 +76,15 @@ pub fn hex_encode(bytes: &[u8]) -> String {
     let mut digits = vec![0; bytes.len() * 2];
     hex(bytes, &mut digits);
     digits.into_iter().map(char::from).collect()
+}
+
+/// The bytes of hexadecimal digits; `None` for anything else.
+pub fn hex_decode(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some((char::from(*high).to_digit(16)? << 4 | char::from(*low).to_digit(16)?) as u8),
+        _ => None,
+    });
+    pairs.collect()
 }
 
 /// Lower-case hexadecimal into `digits`, as far as it reaches.

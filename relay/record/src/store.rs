@@ -12,10 +12,11 @@ mod session;
 
 pub use ban::{Ban, BanTarget};
 pub use folder::FolderError;
-pub(crate) use folder::{Folder, private};
+pub(crate) use folder::{Folder, make, private};
 pub(crate) use lookup::Wanted;
 pub use lookup::{Found, FoundSession, GoneDay, Role};
 pub use retention::{ClassStatus, Retention, Swept};
+pub(crate) use schema::check as check_schema;
 pub(crate) use session::{Arrival, sealed_addresses};
 
 use std::fmt;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
 use sluice_base::limits::{STORE_CHECKED_BYTES_MAX, STORE_JOURNAL_BYTES_MAX};
 use sluice_privacy::Moment;
 
@@ -255,6 +256,15 @@ impl Store {
         self.chain.end()
     }
 
+    /// The directory that it is in.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.path.parent().map(Path::to_owned).unwrap_or_default()
+    }
+
+    pub(crate) fn vault_handle(&self) -> Arc<Vault> {
+        self.vault.clone()
+    }
+
     pub(crate) fn vault(&self) -> &Vault {
         &self.vault
     }
@@ -274,6 +284,16 @@ impl Writer<'_> {
     /// Appends to the audit.
     pub(crate) fn audit(&mut self, draft: &Draft<'_>) -> Result<(), Failure> {
         self.chain.append(self.connection, self.vault, draft)
+    }
+
+    /// Takes a note that was left for the next start.
+    pub(crate) fn take_note(&mut self, name: &str) -> Result<Option<String>, Failure> {
+        let query = "SELECT value FROM meta WHERE name = ?";
+        let note = self.connection.query_row(query, [name], |row| row.get(0)).optional()?;
+        if note.is_some() {
+            self.connection.execute("DELETE FROM meta WHERE name = ?", [name])?;
+        }
+        Ok(note)
     }
 
     /// Signs the chain as it is now, with a checkpoint that stays.

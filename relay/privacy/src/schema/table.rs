@@ -235,8 +235,13 @@ const AUDIT: &[Kind] = &[
         &[always("ban", Form::Id, "the ban, without its address"), always("expires", Form::Time, "until when"), UID],
     ),
     audit("ban-removed", Class::AdminAudit, "a ban was lifted", &[always("ban", Form::Id, "the ban"), UID]),
-    audit("backup", Class::AdminAudit, "a copy of the store was made, without keys", &[]),
-    audit("restore", Class::AdminAudit, "the store was replaced by a copy", &[]),
+    audit("backup", Class::AdminAudit, "a copy of the store was made, without keys", &[UID]),
+    audit(
+        "restore",
+        Class::AdminAudit,
+        "the store was replaced by a copy",
+        &[always("created", Form::Time, "when the copy was made")],
+    ),
     audit(
         "start",
         Class::AdminAudit,

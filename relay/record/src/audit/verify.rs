@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
-use sluice_crypto::{Verifier, hex_encode};
+use sluice_crypto::{Verifier, hex_decode, hex_encode};
 
 use super::{Mark, Stored, kind_of};
 use crate::store::{StoreError, private, read_only};
@@ -82,11 +82,6 @@ pub(crate) fn publish_key(directory: &Path, key: &Verifier) -> io::Result<()> {
 
 /// The file of the key, in the state directory.
 const KEY_FILE: &str = "audit.pub";
-
-fn hex_decode(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-    pairs.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok()).collect()
-}
 
 enum Found {
     Broken(Broken),

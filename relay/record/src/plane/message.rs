@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
 
 use crate::audit::Line;
+use crate::backup::Manifest;
 use crate::store::{Ban, BanTarget, ClassStatus, Found, Swept};
 use crate::vault::KeyStatus;
 
@@ -90,6 +92,13 @@ pub enum Request {
     },
     /// What is kept, and until when.
     RetentionStatus,
+    /// A copy of the store is to be made, without keys.
+    Backup {
+        /// The directory for it, which must not be there yet.
+        to: PathBuf,
+        /// Who wants it.
+        uid: u32,
+    },
     /// What has reached the end of its retention is to be removed.
     Sweep {
         /// Only to be counted.
@@ -119,6 +128,8 @@ pub enum Response {
     Retention(RetentionReport),
     /// What was removed, or would be.
     Swept(Swept),
+    /// What the copy says of itself.
+    BackedUp(Manifest),
 }
 
 /// What is kept, and until when.
@@ -154,6 +165,9 @@ pub enum RequestError {
     /// It cannot be read.
     #[error("the store cannot be read: {0}")]
     Unreadable(String),
+    /// It was tried, and did not work.
+    #[error("{0}")]
+    Failed(String),
     /// There is nothing of that name.
     #[error("{0}")]
     Missing(&'static str),

@@ -1,22 +1,27 @@
 //! Administrators' questions.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 use sluice_base::Family;
 use sluice_base::limits::{AUDIT_TAIL_MAX, REASON_BYTES_MAX};
 use sluice_privacy::Class;
 use sluice_privacy::class::Purpose;
 
-use super::message::{Asker, Request, RequestError, Response, RetentionReport, names_address};
+use super::message::{Answer, Asker, Request, RequestError, Response, RetentionReport, names_address};
 use super::stats::add;
 use super::thread::Keeper;
 use crate::audit::{Draft, Kind, tail};
+use crate::backup;
 use crate::store::{BanTarget, Failure, Trouble, Wanted};
 
 type Answered = Result<Response, RequestError>;
 
 impl Keeper {
-    pub(super) fn answer_request(&mut self, request: Request) -> Answered {
-        match request {
+    pub(super) fn answer_request(&mut self, request: Request, answer: Answer<Answered>) {
+        let answered = match request {
+            // It takes longer than anybody's record may wait.
+            Request::Backup { to, uid } => return self.back_up(to, uid, answer),
             Request::Lookup { address, port, from, to, asker } => {
                 self.look_up(&Wanted { address, port, from, to }, &asker)
             }
@@ -40,7 +45,8 @@ impl Keeper {
             }
             Request::RetentionStatus => self.retention_status(),
             Request::Sweep { dry_run, beyond_24h, uid } => self.sweep_now(dry_run, beyond_24h, uid),
-        }
+        };
+        answer.give(answered);
     }
 
     /// Looks first, writes down that it did, and only then answers.
@@ -123,6 +129,24 @@ impl Keeper {
             confirmed.map_err(|e| RequestError::NotRecorded(format!("the clock cannot be remembered: {e}")))?;
         }
         self.sweep().map(Response::Swept).map_err(not_recorded)
+    }
+
+    /// Copies on a thread of its own, so that nobody's record waits for it.
+    fn back_up(&mut self, to: PathBuf, uid: u32, answer: Answer<Answered>) {
+        let at = self.platform.moment().unix_seconds;
+        let body = json!({ "uid": uid });
+        if let Err(e) = self.record(&Draft { at, kind: Kind::Backup, tenant: "", session: None, body }) {
+            return answer.give(Err(e));
+        }
+        let (store, vault) = (self.store.folder(), self.store.vault_handle());
+        let copy = move || {
+            let copied = backup::copy(&store, &to, &vault);
+            answer.give(copied.map(Response::BackedUp).map_err(|e| RequestError::Failed(e.to_string())));
+        };
+        // Where there is no thread, what is dropped answers.
+        if std::thread::Builder::new().name("backup".to_owned()).spawn(copy).is_err() {
+            tracing::error!("no thread for a copy of the store");
+        }
     }
 
     fn record(&mut self, draft: &Draft<'_>) -> Result<(), RequestError> {

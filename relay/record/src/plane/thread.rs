@@ -120,7 +120,7 @@ impl Keeper {
                 Some(Said::Request(request, answer)) => {
                     self.commit_all();
                     self.chores();
-                    answer.give(self.answer_request(request));
+                    self.answer_request(request, answer);
                 }
                 Some(Said::Stop) => break,
                 None => {}
@@ -289,10 +289,14 @@ impl Keeper {
 /// What a run begins with: sessions of the last one are over, and what nobody can read any more is removed. How many
 /// keys were found gone.
 fn open(writer: &mut Writer<'_>) -> Result<u64, Failure> {
+    let at = writer.now.unix_seconds;
+    if let Some(created) = writer.take_note("restored")? {
+        let body = json!({ "created": created.parse::<u64>().unwrap_or(0) });
+        writer.audit(&Draft { at, kind: Kind::Restore, tenant: "", session: None, body })?;
+    }
     let sessions = writer.close_lost()?;
     let keys = writer.forget_lost()?.len() as u64;
     let body = json!({ "sessions_lost": sessions, "keys_lost": keys });
-    let at = writer.now.unix_seconds;
     writer.audit(&Draft { at, kind: Kind::Start, tenant: "", session: None, body })?;
     Ok(keys)
 }

@@ -72,6 +72,11 @@ impl Relay {
         Self::on(Folder::new(name), Arc::new(Machine::new(1)), change)
     }
 
+    /// On a machine that draws other keys.
+    pub(crate) fn start_at(name: &str, seed: u64) -> Self {
+        Self::on(Folder::new(name), Arc::new(Machine::new(seed)), |_| {})
+    }
+
     /// Over a copy of another's state, on a machine that begins anew.
     pub(crate) fn over(copy: Copied, name: &str) -> Self {
         let folder = Folder::new(name);
