@@ -42,6 +42,7 @@ const EXPOSERS: &[(&str, &str)] = &[
     ("relay/sluice/src/probe", "a client has to be told whom to ask and by which name and password"),
     ("relay/sluice/src/wiring.rs", "secrets go from the configuration to the machine"),
     ("relay/sim/src/", "its network has to be told where to send"),
+    ("relay/xtask/src/kills/client.rs", "a client signs its requests"),
     ("benches/loadgen/src/", "its sockets have to be told where to send"),
 ];
 
