@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::report::{Report, Tally};
-use crate::{clients, install, netns, plugins, shell, systemd};
+use crate::{adversary, clients, install, netns, plugins, shell, systemd};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     ("plugins", plugins::test),
     ("deny", |_| deny()),
     ("systemd", systemd::run),
+    ("adversary", adversary::run),
     ("fuzz", |_| cargo("check --locked --manifest-path fuzz/Cargo.toml")),
 ];
 
@@ -69,7 +70,8 @@ pub(crate) fn run(args: &TestArgs) -> bool {
     let mut ready = true;
     for (name, step) in STEPS {
         // A single group of clients needs a current relay, and its tools.
-        let needed = (!groups.is_empty() || wants("systemd")) && ["install", "build"].contains(name);
+        let needed =
+            (!groups.is_empty() || wants("systemd") || wants("adversary")) && ["install", "build"].contains(name);
         if wants(name) || needed {
             println!("----  {name}");
             let passed = report.test(name, || step(&report));
