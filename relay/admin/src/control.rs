@@ -54,6 +54,8 @@ pub enum Command {
     Audit(Caller, usize, Reply<Told<api::Audit>>),
     /// What is kept, how long.
     Retention(Reply<Told<api::Retention>>),
+    /// Remove what has reached the end of its retention.
+    Sweep(Caller, api::SweepRequest, Reply<Told<api::Swept>>),
     /// What is stored where, how long, under whose key.
     Compliance(Reply<Told<api::Compliance>>),
 }
@@ -259,7 +261,7 @@ async fn asked<T>(
 
 async fn not_found() -> Answer {
     let get = [api::STATUS, api::ALLOCATIONS, api::BANS, api::AUDIT, api::RETENTION, api::COMPLIANCE].join(", ");
-    let post = [api::RELOAD, api::DRAIN, api::LOOKUP, api::BANS, api::LIFT].join(", ");
+    let post = [api::RELOAD, api::DRAIN, api::LOOKUP, api::BANS, api::LIFT, api::SWEEP].join(", ");
     problem(&Problem::new(404, "no such path", &format!("there is GET {get} and POST {post}")))
 }
 

@@ -100,6 +100,7 @@ pub(crate) fn routes() -> Router<mpsc::Sender<Command>> {
         .route(api::LIFT, post(lift))
         .route(api::AUDIT, get(audit))
         .route(api::RETENTION, get(retention))
+        .route(api::SWEEP, post(sweep))
         .route(api::COMPLIANCE, get(compliance))
         .layer(DefaultBodyLimit::max(limits::CONTROL_REQUEST_BYTES_MAX))
 }
@@ -175,6 +176,13 @@ async fn audit(State(commands): Commands, Extension(caller): Extension<Caller>, 
 
 async fn retention(State(commands): Commands) -> Answer {
     ask(&commands, Command::Retention).await
+}
+
+async fn sweep(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
+    match read::<api::SweepRequest>(&body) {
+        Ok(request) => ask(&commands, |reply| Command::Sweep(caller, request, reply)).await,
+        Err(refused) => problem(&refused),
+    }
 }
 
 async fn compliance(State(commands): Commands) -> Answer {

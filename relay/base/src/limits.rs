@@ -498,3 +498,12 @@ pub const BAN_BITS_MIN: u8 = 8;
 
 /// Bytes of the manifest of a copy of the store: it takes half a kilobyte.
 pub const MANIFEST_BYTES_MAX: u64 = 16 * 1024;
+
+/// Days that the audit of accesses lives unless the configuration says otherwise: three years.
+pub const ACCESS_AUDIT_DAYS_DEFAULT: u32 = 3 * 365;
+
+/// Most days of it that can be configured: longer than any limitation that it is kept for.
+pub const ACCESS_AUDIT_DAYS_MAX: u32 = 30 * 365;
+
+/// Bytes of the name that a relay has in what it ships: each line of the spool carries it.
+pub const NODE_NAME_BYTES_MAX: usize = 64;

@@ -36,6 +36,7 @@ impl Config {
             drain,
             log,
             privacy: _,
+            spool,
             tenants: _,
             warnings: _,
         } = self;
@@ -65,6 +66,7 @@ impl Config {
         changes.now("drain.deadline_seconds", drain.deadline == new.drain.deadline);
         changes.now("drain.alternates", drain.alternates == new.drain.alternates);
         changes.now("log.level", log.level == new.log.level);
+        changes.restart("spool", *spool == new.spool);
         changes.privacy(&self.privacy, &new.privacy);
         changes.limits(self, new);
         changes.tenants(self, new);
@@ -122,6 +124,8 @@ impl Changes {
         self.restart("privacy.admission_wait_ms", old.admission_wait == new.admission_wait);
         self.now("privacy.ip_retention_days", old.ip_retention_days == new.ip_retention_days);
         self.now("privacy.lookup", old.lookup == new.lookup);
+        let (old, new) = (old.retention, new.retention);
+        self.restart("privacy.retention.access_audit_days", old.access_audit_days == new.access_audit_days);
     }
 
     fn limits(&mut self, old: &Config, new: &Config) {

@@ -26,7 +26,7 @@ use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 
 pub use change::Change;
 pub use error::{ConfigError, Problem};
-pub use privacy::{Admission, Directory, Keys, Privacy, TenantPrivacy};
+pub use privacy::{Admission, Directory, Keys, Privacy, Retention, Sink, Spool, TenantPrivacy};
 pub use source::{ReadError, SecretFile, Sources, System};
 
 /// A whole configuration, validated.
@@ -58,6 +58,8 @@ pub struct Config {
     pub log: Log,
     /// What is written down.
     pub privacy: Privacy,
+    /// Where records are shipped to.
+    pub spool: Spool,
     /// Tenants, in the order of their [`TenantId`]s.
     pub tenants: Vec<Tenant>,
     /// What works and should still be changed, in words for an operator.
@@ -116,6 +118,7 @@ impl Default for Config {
             drain: Drain::default(),
             log: Log::default(),
             privacy: Privacy::default(),
+            spool: Spool::default(),
             tenants: Vec::new(),
             warnings: Vec::new(),
         }

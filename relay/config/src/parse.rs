@@ -38,6 +38,9 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("drain", DRAIN),
     ("log", LOG),
     ("privacy", privacy::PRIVACY),
+    ("privacy.retention", privacy::RETENTION),
+    ("spool", privacy::SPOOL),
+    ("spool.sink", privacy::SINK),
     ("tenant", TENANT),
     ("tenant.secrets", SECRET),
     ("tenant.user", USER),
@@ -59,6 +62,7 @@ const ROOT: &[&str] = &[
     "drain",
     "log",
     "privacy",
+    "spool",
     "tenant",
 ];
 const LISTEN: &[&str] = &["address", "realm", "tenant"];
@@ -178,6 +182,7 @@ impl<'t> Reader<'t, '_> {
             control: self.control(root),
             drain: self.drain(root),
             log: self.log(root),
+            spool: self.spool(root, &privacy),
             privacy,
             tenants,
             warnings: Vec::new(),

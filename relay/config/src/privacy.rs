@@ -24,6 +24,8 @@ pub struct Privacy {
     pub ip_retention_days: u8,
     /// Whether the sessions of an address may be looked up over the control socket.
     pub lookup: bool,
+    /// How long records live that have no address in them.
+    pub retention: Retention,
 }
 
 impl Default for Privacy {
@@ -37,6 +39,7 @@ impl Default for Privacy {
             admission_wait: limits::ADMISSION_WAIT_DEFAULT,
             ip_retention_days: limits::IP_RETENTION_DAYS_MAX,
             lookup: false,
+            retention: Retention::default(),
         }
     }
 }
@@ -82,9 +85,54 @@ impl Admission {
         &[("required", Admission::Required), ("best-effort", Admission::BestEffort)];
 }
 
+/// `[privacy.retention]`: days that the classes without addresses live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// Who used the relay, when.
+    pub access_audit_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { access_audit_days: limits::ACCESS_AUDIT_DAYS_DEFAULT }
+    }
+}
+
 /// `[tenant.privacy]`: never longer than what holds for the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TenantPrivacy {
     /// As in [`Privacy`].
     pub ip_retention_days: u8,
+}
+
+/// `[spool]`: records on their way to whoever collects them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spool {
+    /// What whoever collects them knows this relay by.
+    pub node: String,
+    /// `[[spool.sink]]`: where they go. Without one nothing is spooled.
+    pub sinks: Vec<Sink>,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Spool { node: "sluice".to_owned(), sinks: Vec::new() }
+    }
+}
+
+/// Where records go, as JSON lines.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Sink {
+    /// They are added to a file.
+    File {
+        /// Its absolute path.
+        path: PathBuf,
+    },
+    /// They are sent by POST.
+    Http {
+        /// Where to.
+        url: String,
+        /// The operator accepts that another machine gets them in plain text.
+        allow_plaintext: bool,
+    },
 }

@@ -82,6 +82,12 @@ const EACH: &[(&str, &[&str])] = &[
     ("[privacy]\nadmission_wait_ms = 7", &["privacy.admission_wait_ms!"]),
     ("[privacy]\nip_retention_days = 3", &["privacy.ip_retention_days"]),
     ("[privacy]\nlookup = true", &["privacy.lookup"]),
+    ("[privacy.retention]\naccess_audit_days = 30", &["privacy.retention.access_audit_days!"]),
+    ("[spool]\nnode = \"relay-7\"", &["spool!"]),
+    (
+        "[privacy]\nrecords = true\n[[spool.sink]]\nkind = \"file\"\npath = \"/records\"",
+        &["spool!", "privacy.records!"],
+    ),
 ];
 
 #[test]

@@ -350,3 +350,16 @@ fn directories_of_records_are_absolute() {
     let text = mistake("[privacy]\nkeys = \"forever\"\n");
     assert_says(&text, &["privacy.keys", "runtime, persistent"]);
 }
+
+#[test]
+fn a_sink_is_of_one_kind_and_needs_records() {
+    let file = "[[spool.sink]]\nkind = \"file\"\npath = \"/records.jsonl\"\n";
+    assert_says(&mistake(file), &["spool.sink[0]", "privacy.records has to be true"]);
+    let on = |sink: &str| format!("[privacy]\nrecords = true\n{sink}");
+    let config = parse(&format!("{}{LISTEN}{TENANT}", on(file))).unwrap();
+    assert_eq!(config.spool.sinks, [sluice_config::Sink::File { path: "/records.jsonl".into() }]);
+    let text = mistake(&on(&format!("{file}url = \"http://127.0.0.1/\"\n")));
+    assert_says(&text, &["spool.sink[0].url", "not for a sink of kind \"file\""]);
+    assert_says(&mistake(&on(&file.replace("/records", "records"))), &["spool.sink[0].path", "absolute path"]);
+    assert_says(&mistake(&on(&file.replace("\"file\"", "\"kafka\""))), &["spool.sink[0].kind", "file, http"]);
+}

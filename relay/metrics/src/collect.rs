@@ -70,10 +70,8 @@ impl Collector {
             Source::AllocationsLimit => one(self.build.allocations_limit.into()),
             Source::Process(field) => one(field(&self.process)),
             Source::Records(field) => one(field(&kept.records)),
-            Source::Admissions => {
-                let sample = |(label, count): (&str, u64)| (vec![label.to_owned()], count as f64);
-                kept.records.admissions.by_label().map(sample).to_vec()
-            }
+            Source::Admissions => kept.records.admissions.by_label().map(labelled).to_vec(),
+            Source::SpoolDropped => kept.records.spool.dropped.by_label().map(labelled).to_vec(),
             Source::Single(single) => one(self.sum(Counter::single(single)) as f64),
             Source::Requests => self.requests(),
             Source::Packets => self.by_leg(Counter::packets),
@@ -191,6 +189,10 @@ impl prometheus::core::Collector for Collector {
         };
         FAMILIES.iter().map(family).collect()
     }
+}
+
+fn labelled((label, count): (&str, u64)) -> Sample {
+    (vec![label.to_owned()], count as f64)
 }
 
 fn one(value: f64) -> Vec<Sample> {

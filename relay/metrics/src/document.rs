@@ -7,7 +7,7 @@ use sluice_base::stats::media::{JITTER_BOUNDS, LOSS_BOUNDS};
 use sluice_base::stats::{Code, Direction, DropReason, Leg, Method};
 
 use crate::family::{DRIVER_DROPS, FAMILIES, LATENCY_BOUNDS};
-use crate::records::Admissions;
+use crate::records::{Admissions, Dropped};
 
 /// The text of docs/metrics.md.
 pub fn documentation() -> String {
@@ -25,6 +25,7 @@ pub fn documentation() -> String {
     label("leg", Leg::ALL.iter().map(|v| v.text()).collect());
     label("direction", Direction::ALL.iter().map(|v| v.text()).collect());
     label("method", Method::ALL.iter().map(|v| v.text()).collect());
+    label("cause", Dropped::default().by_label().iter().map(|(label, _)| *label).collect());
     label("outcome", Admissions::default().by_label().iter().map(|(label, _)| *label).collect());
     label("code", Code::ALL.iter().map(|v| v.text()).collect());
     let drops = DropReason::ALL.iter().map(|v| v.text());

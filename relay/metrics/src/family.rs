@@ -100,6 +100,8 @@ pub enum Source {
     Records(RecordsField),
     /// Admissions by what came of their record.
     Admissions,
+    /// Lines of the spool that not every sink got, by reason.
+    SpoolDropped,
     /// A single counter or gauge of the TURN machine, summed over workers.
     Single(Single),
     /// Requests by method and code.
@@ -497,6 +499,53 @@ pub const FAMILIES: &[Family] = &[
         &[],
         Source::Single(Single::EventsUntold),
         "Refusals and ends of media streams of which no record was begun, since one source or moment had too many.",
+    ),
+    family(
+        "sluice_spool_bytes",
+        (Kind::Gauge, Unit::Bytes),
+        &[],
+        Source::Records(|records| records.spool.bytes as f64),
+        "What waits in the state directory for sinks.",
+    ),
+    record_counter("sluice_spool_lines_total", |records| records.spool.written as f64, "Lines written to the spool."),
+    family(
+        "sluice_spool_lines_dropped_total",
+        COUNTER,
+        &["cause"],
+        Source::SpoolDropped,
+        "Lines that not every sink got, by cause.",
+    ),
+    record_counter(
+        "sluice_spool_lines_shipped_total",
+        |records| records.spool.shipped as f64,
+        "Lines that sinks have acknowledged, once for each sink.",
+    ),
+    record_counter(
+        "sluice_spool_sink_failures_total",
+        |records| records.spool.failures as f64,
+        "Times that a sink did not take what it was sent.",
+    ),
+    record_gauge(
+        "sluice_spool_sinks_down",
+        |records| records.spool.sinks_down as f64,
+        "Sinks whose last attempt failed.",
+    ),
+    family(
+        "sluice_spool_backlog_bytes",
+        (Kind::Gauge, Unit::Bytes),
+        &[],
+        Source::Records(|records| records.spool.backlog_bytes as f64),
+        "What sinks have not acknowledged, once for each sink.",
+    ),
+    record_gauge(
+        "sluice_spool_segments_overdue",
+        |records| records.spool.overdue_segments as f64,
+        "Files of the spool that should be gone and are still there.",
+    ),
+    record_counter(
+        "sluice_spool_segments_unwiped_total",
+        |records| records.spool.removed_unwiped as f64,
+        "Files of the spool that were removed without having been overwritten.",
     ),
     family(
         "sluice_io_completions_total",

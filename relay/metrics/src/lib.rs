@@ -23,7 +23,7 @@ pub use cells::{ProcessCells, WorkerCells};
 pub use document::documentation;
 pub use family::{FAMILIES, Family, IoField, Kind, ProcessField, RecordsField, Source, Unit};
 pub use latency::LatencyRecorder;
-pub use records::{Admissions, Records};
+pub use records::{Admissions, Dropped, Records, Spooled};
 
 use collect::{Collector, Sources};
 use latency::LatencyReader;

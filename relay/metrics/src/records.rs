@@ -45,6 +45,59 @@ pub struct Records {
     pub lookups: u64,
     /// Bans that hold.
     pub bans: u64,
+    /// What waits for its sinks.
+    pub spool: Spooled,
+}
+
+/// What waits for its sinks, and what became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Spooled {
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Lines written.
+    pub written: u64,
+    /// Lines that not every sink got.
+    pub dropped: Dropped,
+    /// Files removed that could not be overwritten.
+    pub removed_unwiped: u64,
+    /// Files that should be gone and are still there.
+    pub overdue_segments: u64,
+    /// Lines that sinks have acknowledged, once for each sink.
+    pub shipped: u64,
+    /// Times that a sink did not take a batch.
+    pub failures: u64,
+    /// Bytes that sinks have not acknowledged, once for each sink.
+    pub backlog_bytes: u64,
+    /// Sinks whose last attempt failed.
+    pub sinks_down: u64,
+}
+
+/// Lines that not every sink got, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Dropped {
+    /// The queue was full.
+    pub queue: u64,
+    /// Every file waited for a sink.
+    pub full: u64,
+    /// The disk did not take it.
+    pub unwritable: u64,
+    /// It could not be one line.
+    pub unfit: u64,
+    /// It became too old to be kept, once for each sink that did not get it.
+    pub expired: u64,
+}
+
+impl Dropped {
+    /// Each with its label.
+    pub(crate) const fn by_label(&self) -> [(&'static str, u64); 5] {
+        [
+            ("queue", self.queue),
+            ("full", self.full),
+            ("unwritable", self.unwritable),
+            ("unfit", self.unfit),
+            ("expired", self.expired),
+        ]
+    }
 }
 
 /// Admissions by what came of their record.

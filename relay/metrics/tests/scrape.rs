@@ -167,8 +167,19 @@ fn names_follow_the_rules() {
         assert_eq!(base.ends_with("_ratio"), family.unit == Unit::Ratio, "{}", family.name);
         assert!(family.help.ends_with('.'), "{}", family.name);
         for label in family.labels {
-            let known =
-                ["version", "driver", "method", "code", "leg", "direction", "reason", "worker", "tenant", "outcome"];
+            let known = [
+                "version",
+                "driver",
+                "method",
+                "code",
+                "leg",
+                "direction",
+                "reason",
+                "worker",
+                "tenant",
+                "outcome",
+                "cause",
+            ];
             assert!(known.contains(label), "{label} is not known to be bounded and free of personal data");
         }
     }

@@ -92,6 +92,7 @@ pub(crate) fn io_features() -> Vec<&'static str> {
 /// `sluice check-config FILE`.
 pub(crate) fn check_config(file: &Path) -> Result<(), Failure> {
     let config = Config::load(file, &io_features()).map_err(|error| error.to_string())?;
+    records::check(&config)?;
     for warning in &config.warnings {
         banner::say(&format!("warning: {warning}\n"));
     }

@@ -380,6 +380,7 @@ async fn answer(desk: &Desk, command: Command) {
         Command::Lift(caller, target, reply) => drop(reply.send(desk.lift(caller, target).await)),
         Command::Bans(reply) => drop(reply.send(desk.bans().await)),
         Command::Audit(_, last, reply) => drop(reply.send(desk.audit(last).await)),
+        Command::Sweep(caller, request, reply) => drop(reply.send(desk.sweep(caller, request).await)),
         Command::Retention(reply) => drop(reply.send(desk.retention().await)),
         _ => {}
     }

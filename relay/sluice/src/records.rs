@@ -7,12 +7,16 @@ mod platform;
 pub(crate) mod report;
 mod time;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use sluice_config::{Admission, Config, Directory, Keys};
-use sluice_metrics::{Admissions, Metrics, Records as Figures};
+use sluice_config::{Admission, Config, Directory, Keys, Sink};
+use sluice_metrics::{Admissions, Dropped, Metrics, Records as Figures, Spooled};
+use sluice_privacy::date::DAY_SECONDS;
 use sluice_record::plane::{self, Handle, Plane, PlaneOptions, RecordStats, TenantTable};
+use sluice_record::spool::{SinkOptions, SinkStats, SpoolOptions, SpoolStats};
+use sluice_record::store::Retention;
 use sluice_record::vault::{self, VaultOptions};
 
 use crate::cli::Failure;
@@ -23,6 +27,9 @@ use platform::Platform;
 
 /// The directory of keys below the runtime directory.
 const KEYS: &str = "keys";
+
+/// The directory of what waits for sinks, below the state directory.
+const SPOOL: &str = "spool";
 
 /// A record plane that runs.
 pub(crate) struct Records {
@@ -107,7 +114,10 @@ impl Records {
     /// Has what it counts shown at each scrape.
     pub(crate) fn show(&self, metrics: &Metrics, bans: Expiries) {
         let handle = self.handle();
-        metrics.watch_records(move || Figures { bans: bans.in_force(), ..figures(&handle.stats()) });
+        metrics.watch_records(move || {
+            let spool = handle.spool().map(|spool| spooled(&spool.stats())).unwrap_or_default();
+            Figures { bans: bans.in_force(), spool, ..figures(&handle.stats()) }
+        });
     }
 
     /// Writes what was said so far, and ends it.
@@ -117,6 +127,12 @@ impl Records {
             false => Err("the store of records did not end in order: records may be lost, see the log".to_owned()),
         }
     }
+}
+
+/// Whether this version can ship records where the configuration says.
+pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+    let check = |(i, to): (usize, &Sink)| sink(to).check().map_err(|why| format!("spool.sink[{i}]: {why}"));
+    config.spool.sinks.iter().enumerate().try_for_each(check)
 }
 
 /// The tenants of a configuration, as the record plane wants them.
@@ -154,7 +170,26 @@ fn options(config: &Config, directories: &Directories) -> Result<PlaneOptions, F
     };
     // Whether anybody may look up is asked of the configuration in force, which a reload changes: see `Desk::lookup`.
     let (admission_wait, lookup) = (privacy.admission_wait, true);
-    Ok(PlaneOptions { admission_wait, lookup, ..PlaneOptions::new(vault, tenants(config)) })
+    let access_audit = Duration::from_secs(u64::from(privacy.retention.access_audit_days) * DAY_SECONDS);
+    let retention = Retention { access_audit, ..Retention::DEFAULT };
+    let spool = spool(config, &vault.state_directory);
+    Ok(PlaneOptions { admission_wait, lookup, retention, spool, ..PlaneOptions::new(vault, tenants(config)) })
+}
+
+/// What leaves the relay, if anything does.
+fn spool(config: &Config, state: &Path) -> Option<SpoolOptions> {
+    let sinks: Vec<SinkOptions> = config.spool.sinks.iter().map(sink).collect();
+    // The plane puts it where it belongs in the state directory.
+    (!sinks.is_empty()).then(|| SpoolOptions::new(state.join(SPOOL), config.spool.node.clone(), sinks))
+}
+
+fn sink(sink: &Sink) -> SinkOptions {
+    match sink {
+        Sink::File { path } => SinkOptions::File { path: path.clone() },
+        Sink::Http { url, allow_plaintext } => {
+            SinkOptions::Http { url: url.clone(), allow_plaintext: *allow_plaintext }
+        }
+    }
 }
 
 /// Where records go, and how long an address can be read.
@@ -223,6 +258,27 @@ fn figures(stats: &RecordStats) -> Figures {
         clock_steps: stats.clock_steps,
         lookups: stats.lookups,
         ..Figures::default()
+    }
+}
+
+fn spooled(stats: &SpoolStats) -> Spooled {
+    let sum = |of: fn(&SinkStats) -> u64| stats.sinks.iter().map(of).sum();
+    Spooled {
+        bytes: stats.bytes,
+        written: stats.written,
+        dropped: Dropped {
+            queue: stats.dropped_queue,
+            full: stats.dropped_full,
+            unwritable: stats.dropped_unwritable,
+            unfit: stats.dropped_unfit,
+            expired: stats.expired,
+        },
+        removed_unwiped: stats.removed_unwiped,
+        overdue_segments: stats.overdue_segments,
+        shipped: sum(|sink| sink.lines),
+        failures: sum(|sink| sink.failures),
+        backlog_bytes: sum(|sink| sink.backlog_bytes),
+        sinks_down: sum(|sink| u64::from(sink.is_down)),
     }
 }
 

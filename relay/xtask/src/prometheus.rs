@@ -376,7 +376,7 @@ mod tests {
         let (alerts, readme, tests) =
             (read("alerts.yml").unwrap(), read("README.md").unwrap(), read("alerts.test.yml").unwrap());
         let found: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-        assert_eq!(found.len(), 3);
+        assert_eq!(found.len(), 5);
         for alert in found {
             let anchor = format!("runbook: docs/monitoring/README.md#{}", alert.to_lowercase());
             assert!(alerts.contains(&anchor), "{alert} has no {anchor}");

@@ -17,6 +17,9 @@ pub const AUDIT: &str = "/v1/audit";
 /// `GET /v1/retention`.
 pub const RETENTION: &str = "/v1/retention";
 
+/// `POST /v1/retention/sweep`.
+pub const SWEEP: &str = "/v1/retention/sweep";
+
 /// `GET /v1/compliance`.
 pub const COMPLIANCE: &str = "/v1/compliance";
 
@@ -191,6 +194,29 @@ pub struct KeyStanding {
     pub late_seconds: u64,
 }
 
+/// What is to go now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepRequest {
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// Believe the clock although it is more than 24 hours ahead of what it was.
+    pub beyond_24h: bool,
+}
+
+/// What went, or would go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Swept {
+    /// Nothing went.
+    pub dry_run: bool,
+    /// Sessions.
+    pub sessions: u64,
+    /// Refusals.
+    pub denials: u64,
+    /// Entries of the audit.
+    pub entries: u64,
+}
+
 /// What is stored where, how long, under whose key, and where it is shipped to (GDPR, Art. 30), by the running
 /// configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -215,6 +241,8 @@ pub struct Compliance {
     pub access: String,
     /// The classes of what is stored.
     pub classes: Vec<ComplianceClass>,
+    /// The kinds of records.
+    pub kinds: Vec<ComplianceKind>,
     /// How long each tenant's addresses can be read.
     pub tenants: Vec<ComplianceTenant>,
     /// Where records are shipped to.
@@ -240,6 +268,26 @@ pub struct ComplianceClass {
     pub key: String,
     /// Whether this relay stores anything of it now.
     pub stored: bool,
+}
+
+/// One kind of record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ComplianceKind {
+    /// Its name.
+    pub kind: String,
+    /// Where it is.
+    pub destination: String,
+    /// Its fields, each with its class.
+    pub fields: Vec<ComplianceField>,
+}
+
+/// One field.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ComplianceField {
+    /// Its name.
+    pub field: String,
+    /// Its class.
+    pub class: String,
 }
 
 /// One tenant.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use sluice_base::limits;
 
 use super::Reader;
-use crate::privacy::{Admission, Directory, Keys, Privacy, TenantPrivacy};
-use crate::walk::Section;
+use crate::privacy::{Admission, Directory, Keys, Privacy, Retention, Sink, Spool, TenantPrivacy};
+use crate::walk::{Item, Section};
 
 pub(super) const PRIVACY: &[&str] = &[
     "records",
@@ -19,8 +19,13 @@ pub(super) const PRIVACY: &[&str] = &[
     "admission_wait_ms",
     "ip_retention_days",
     "lookup",
+    "retention",
 ];
+pub(super) const RETENTION: &[&str] = &["access_audit_days"];
 pub(super) const TENANT_PRIVACY: &[&str] = &["ip_retention_days"];
+
+pub(super) const SPOOL: &[&str] = &["node", "sink"];
+pub(super) const SINK: &[&str] = &["kind", "path", "url", "allow_plaintext"];
 
 const DAYS: RangeInclusive<u64> = 0..=limits::IP_RETENTION_DAYS_MAX as u64;
 
@@ -43,7 +48,17 @@ impl<'t> Reader<'t, '_> {
             admission_wait: wait.map_or(default.admission_wait, Duration::from_millis),
             ip_retention_days: days.map_or(default.ip_retention_days, |days| days as u8),
             lookup: self.walk.boolean(&section, "lookup").unwrap_or(default.lookup),
+            retention: self.retention(&section),
         }
+    }
+
+    fn retention(&mut self, privacy: &Section<'t>) -> Retention {
+        let default = Retention::default();
+        let Some(section) = self.walk.child(privacy, "retention", RETENTION) else {
+            return default;
+        };
+        let days = self.walk.number(&section, "access_audit_days", 1..=u64::from(limits::ACCESS_AUDIT_DAYS_MAX));
+        Retention { access_audit_days: days.map_or(default.access_audit_days, |days| days as u32) }
     }
 
     /// What a tenant may shorten, and cannot extend.
@@ -60,6 +75,49 @@ impl<'t> Reader<'t, '_> {
             self.walk.wrong(&item, format!("a tenant may only shorten what [privacy] says, which is {max}"));
         }
         TenantPrivacy { ip_retention_days: item.value as u8 }
+    }
+
+    pub(super) fn spool(&mut self, root: &Section<'t>, privacy: &Privacy) -> Spool {
+        let Some(section) = self.walk.child(root, "spool", SPOOL) else {
+            return Spool::default();
+        };
+        let sections = self.walk.children(&section, "sink", SINK);
+        self.at_most(&sections, limits::SPOOL_SINKS_MAX);
+        if let Some(first) = sections.first().filter(|_| !privacy.records) {
+            self.walk.problem(&first.span, &first.path, "nothing is recorded: privacy.records has to be true");
+        }
+        let sections = sections.iter().take(limits::SPOOL_SINKS_MAX);
+        let node = self.walk.string(&section, "node").map(|item| self.node(&item));
+        let node = node.unwrap_or(Spool::default().node);
+        Spool { node, sinks: sections.filter_map(|section| self.sink(section)).collect() }
+    }
+
+    fn node(&mut self, item: &Item<&str>) -> String {
+        let max = limits::NODE_NAME_BYTES_MAX;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if item.value.is_empty() || item.value.len() > max || !item.value.chars().all(allowed) {
+            self.walk.wrong(item, format!("a relay's name has 1 to {max} letters, digits, `-`, `_` and `.`"));
+        }
+        item.value.to_owned()
+    }
+
+    fn sink(&mut self, section: &Section<'t>) -> Option<Sink> {
+        let kind = self.walk.required(section, "kind", "file")?;
+        let is_file = self.walk.choice(&kind, &[("file", true), ("http", false)])?;
+        let foreign: &[&str] = if is_file { &["url", "allow_plaintext"] } else { &["path"] };
+        for item in foreign.iter().filter_map(|key| section.item(key)) {
+            self.walk.wrong(&item, format!("is not for a sink of kind \"{}\"", kind.value));
+        }
+        if is_file {
+            let path = self.walk.required(section, "path", "/var/log/sluice/records.jsonl")?;
+            if !path.value.starts_with('/') || path.value.ends_with('/') || path.value.chars().any(char::is_control) {
+                self.walk.wrong(&path, "is not an absolute path of a file, such as /var/log/sluice/records.jsonl");
+            }
+            return Some(Sink::File { path: PathBuf::from(path.value) });
+        }
+        let url = self.walk.required(section, "url", "http://127.0.0.1:8080/records")?;
+        let allow_plaintext = self.walk.boolean(section, "allow_plaintext").unwrap_or(false);
+        Some(Sink::Http { url: url.value.to_owned(), allow_plaintext })
     }
 
     fn directory(&mut self, section: &Section<'t>, key: &str) -> Directory {

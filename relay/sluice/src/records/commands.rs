@@ -66,6 +66,17 @@ pub(crate) enum BanCommand {
 pub(crate) enum RetentionCommand {
     /// Says what is kept, until when, and what is late.
     Status(AskArgs),
+    /// Removes what has reached the end of its retention; that happens by itself each hour.
+    Sweep {
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+        /// The clock is right although it is more than 24 hours ahead of what it was.
+        #[arg(long)]
+        beyond_24h: bool,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
 }
 
 /// `sluice lookup`.
@@ -117,6 +128,15 @@ pub(crate) fn retention(command: &RetentionCommand) -> Result<(), Failure> {
         RetentionCommand::Status(ask) => {
             let retention: api::Retention = ask.call(Method::GET, api::RETENTION)?;
             ask.print(&retention, retention_text)
+        }
+        RetentionCommand::Sweep { dry_run, beyond_24h, ask } => {
+            let request = api::SweepRequest { dry_run: *dry_run, beyond_24h: *beyond_24h };
+            let swept: api::Swept = ask.call_with(api::SWEEP, &request)?;
+            ask.print(&swept, |swept| {
+                let verb = if swept.dry_run { "would go" } else { "gone" };
+                let api::Swept { sessions, denials, entries, .. } = swept;
+                format!("{verb}: {sessions} sessions, {denials} refusals, {entries} entries of the audit\n")
+            })
         }
     }
 }

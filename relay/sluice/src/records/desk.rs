@@ -11,7 +11,7 @@ use sluice_crypto::hex_encode;
 use sluice_net::os;
 use sluice_record::audit::Line;
 use sluice_record::plane::{Asker, Handle, Request, RequestError, Response, RetentionReport};
-use sluice_record::store::{Ban, BanTarget, ClassStatus, FoundSession, GoneDay, Role};
+use sluice_record::store::{Ban, BanTarget, ClassStatus, FoundSession, GoneDay, Role, Swept};
 use sluice_record::vault::KeyStatus;
 use sluice_turn::{Bans, Whom};
 use sluice_worker::Post;
@@ -132,6 +132,18 @@ impl Desk {
     pub(crate) async fn retention(&self) -> Told<api::Retention> {
         match self.ask(Request::RetentionStatus).await? {
             Response::Retention(report) => Ok(retention(&report)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Removes what has reached the end of its retention, or counts it.
+    pub(crate) async fn sweep(&self, caller: Caller, request: api::SweepRequest) -> Told<api::Swept> {
+        let api::SweepRequest { dry_run, beyond_24h } = request;
+        tracing::info!(uid = caller.uid, "told to remove what has reached the end of its retention");
+        match self.ask(Request::Sweep { dry_run, beyond_24h, uid: uid(caller) }).await? {
+            Response::Swept(Swept { sessions, denials, entries }) => {
+                Ok(api::Swept { dry_run, sessions, denials, entries })
+            }
             _ => Err(unexpected()),
         }
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use sluice_admin::{Method, api};
-use sluice_config::{Config, LogFormat};
+use sluice_config::{Config, LogFormat, Sink};
 use sluice_privacy::Class;
 use sluice_privacy::class::{Definition, Place, Purpose, Retention};
+use sluice_privacy::schema::{Destination, Field, Kind};
 
 use super::time;
 use crate::ask::AskArgs;
@@ -88,7 +89,12 @@ pub(crate) fn report(config: &Config, facts: Facts<'_>) -> api::Compliance {
         access: access(config),
         classes: Class::TABLE.iter().map(|class| of_class(class, config)).collect(),
         tenants: if records { config.tenants.iter().map(tenant).collect() } else { Vec::new() },
-        sinks: Vec::new(),
+        kinds: if records {
+            Kind::TABLE.iter().filter(|kind| is_written(kind, config)).map(of_kind).collect()
+        } else {
+            Vec::new()
+        },
+        sinks: config.spool.sinks.iter().map(of_sink).collect(),
         warnings: facts.warnings,
     }
 }
@@ -118,12 +124,46 @@ fn of_class(class: &Definition, config: &Config) -> api::ComplianceClass {
     }
 }
 
+fn of_kind(kind: &Kind) -> api::ComplianceKind {
+    let field = |field: &Field| api::ComplianceField {
+        field: field.name.to_owned(),
+        class: kind.class_of(field).name().to_owned(),
+    };
+    api::ComplianceKind {
+        kind: kind.name.to_owned(),
+        destination: destination(kind.destination).to_owned(),
+        fields: kind.fields.iter().map(field).collect(),
+    }
+}
+
+fn is_written(kind: &Kind, config: &Config) -> bool {
+    let is_shipped = matches!(kind.destination, Destination::Quality | Destination::Control);
+    !is_shipped || !config.spool.sinks.is_empty()
+}
+
+fn destination(destination: Destination) -> &'static str {
+    match destination {
+        Destination::Store => "store",
+        Destination::Audit => "audit",
+        Destination::Quality => "spool, quality",
+        Destination::Control => "spool, control",
+    }
+}
+
+fn of_sink(sink: &Sink) -> api::ComplianceSink {
+    match sink {
+        Sink::File { path } => api::ComplianceSink { kind: "file".to_owned(), to: path.display().to_string() },
+        Sink::Http { url, .. } => api::ComplianceSink { kind: "http".to_owned(), to: url.clone() },
+    }
+}
+
 /// Whether this version writes anything of a class under such a configuration.
 fn is_stored(class: Class, config: &Config) -> bool {
     let days = config.tenants.iter().map(|tenant| tenant.privacy.ip_retention_days);
     match class {
         Class::Ip => config.privacy.records && days.chain([config.privacy.ip_retention_days]).any(|days| days > 0),
         Class::AccessAudit | Class::AdminAudit => config.privacy.records,
+        Class::MediaLog | Class::ControlLog => config.privacy.records && !config.spool.sinks.is_empty(),
         Class::Aggregate => true,
         _ => false,
     }
@@ -133,6 +173,7 @@ fn key(class: Class) -> &'static str {
     match class {
         Class::Ip => "a random key of its tenant and day, which is destroyed at the end of the retention",
         Class::AccessAudit | Class::AdminAudit => "the tenant's key in the state directory; the relay's own where none",
+        Class::MediaLog | Class::ControlLog => "none; addresses in it are of class ip, and users are pseudonyms",
         Class::Aggregate => "none: it names nobody",
         _ => "none: nothing of it is stored",
     }
@@ -141,6 +182,9 @@ fn key(class: Class) -> &'static str {
 fn retention(class: &Definition, config: &Config) -> String {
     if class.class == Class::Ip {
         return days(u64::from(config.privacy.ip_retention_days));
+    }
+    if class.class == Class::AccessAudit {
+        return days(u64::from(config.privacy.retention.access_audit_days));
     }
     let of = |time: std::time::Duration| days(time.as_secs() / 86_400);
     match class.retention {
@@ -208,6 +252,18 @@ fn markdown(report: &api::Compliance) -> String {
         let stored = if *stored { "yes" } else { "no" };
         let _ = writeln!(text, "| `{name}` | {holds} | {purposes} | {retention} | {places} | {key} | {stored} |");
     }
+    if !report.kinds.is_empty() {
+        text +=
+            "\n## Records\n\n| Record | Where | Fields, with their class where it is another one |\n|---|---|---|\n";
+        for kind in &report.kinds {
+            let field = |field: &api::ComplianceField| match field.class.as_str() {
+                "ip" => format!("{} (`ip`)", field.field),
+                _ => field.field.clone(),
+            };
+            let fields: Vec<String> = kind.fields.iter().map(field).collect();
+            let _ = writeln!(text, "| `{}` | {} | {} |", kind.kind, kind.destination, fields.join(", "));
+        }
+    }
     if !report.tenants.is_empty() {
         text += "\n## Tenants\n\n| Tenant | An address can be read for |\n|---|---|\n";
         for tenant in &report.tenants {
@@ -259,6 +315,14 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
+        assert!(report.kinds.iter().any(|kind| kind.kind == "session" && kind.fields.iter().any(|f| f.class == "ip")));
+        assert!(report.kinds.iter().all(|kind| !kind.destination.starts_with("spool")) && text.contains("Nowhere."));
+        config.spool.sinks = vec![Sink::File { path: "/var/log/records.jsonl".into() }];
+        let report = of(&config);
+        assert!(
+            class(&report, "media-log").stored && report.kinds.iter().any(|kind| kind.destination == "spool, control")
+        );
+        assert!(markdown(&report).contains("- file: /var/log/records.jsonl"));
         config.privacy.ip_retention_days = 0;
         assert_eq!(class(&of(&config), "ip").retention, "never written");
         assert!(!class(&of(&config), "ip").stored);
