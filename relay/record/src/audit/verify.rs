@@ -76,8 +76,11 @@ pub(crate) fn publish_key(directory: &Path, key: &Verifier) -> io::Result<()> {
     if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(());
     }
-    private(&path)?.set_len(0)?;
-    private(&path)?.write_all(text.as_bytes())
+    let mut file = private(&path)?;
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())?;
+    // A copy of the disk after a loss of power has to be verifiable too.
+    file.sync_all()
 }
 
 /// The file of the key, in the state directory.
