@@ -8,6 +8,8 @@ mod lines;
 mod message;
 mod requests;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 pub use message::{Admission, Asker, Request, RequestError, Response, RetentionReport};
@@ -15,6 +17,7 @@ pub use stats::RecordStats;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -148,6 +151,7 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
     let lines = spool.as_ref().map(Spool::handle);
     let (records, record_queue) = bounded(STORE_QUEUE_MAX);
     let (requests, request_queue) = bounded(STORE_REQUESTS_MAX);
+    let queues = Queues { records: record_queue, requests: request_queue };
     let names = Arc::new(RwLock::new(Arc::new(tenants)));
     let handle = Handle {
         records,
@@ -157,8 +161,9 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
         vault: vault.clone(),
         platform: platform.clone(),
         lines: lines.clone(),
+        queues: queues.clone(),
     };
-    let mut keeper = Keeper::new(store, shared, names, platform, &options, (record_queue, request_queue));
+    let mut keeper = Keeper::new(store, shared, names, platform, &options, queues);
     keeper.lines = lines.filter(SpoolHandle::is_there);
     let (end, ended) = bounded::<()>(0);
     let held = folder.clone();
@@ -204,6 +209,24 @@ pub struct Handle {
     vault: Arc<Vault>,
     platform: Arc<dyn Platform>,
     lines: Option<SpoolHandle>,
+    // A queue whose receivers are gone keeps what is in it for as long as there are senders.
+    queues: Queues,
+}
+
+/// The thread's ends of its queues.
+#[derive(Clone)]
+struct Queues {
+    records: Receiver<Record>,
+    requests: Receiver<Said>,
+}
+
+impl Queues {
+    /// Drops what nobody will take: whoever waits is answered with no, and events are counted as lost.
+    fn empty(&self, shared: &Shared) {
+        let events = self.records.try_iter().filter(|record| matches!(record, Record::Event(_))).count();
+        add(&shared.cells.events_lost, events as u64);
+        self.requests.try_iter().for_each(drop);
+    }
 }
 
 type Names = Arc<RwLock<Arc<TenantTable>>>;
@@ -233,10 +256,11 @@ impl Handle {
         if matches!(event, RelayEvent::StreamEnded(_)) && self.lines.is_none() {
             return true;
         }
-        let is_taken = self.records.try_send(Record::Event(event)).is_ok();
+        let is_taken = !self.shared.is_dead() && self.records.try_send(Record::Event(event)).is_ok();
         if !is_taken {
             add(&self.shared.cells.events_lost, 1);
         }
+        self.empty_if_dead();
         is_taken
     }
 
@@ -244,10 +268,17 @@ impl Handle {
     /// with false when it was not written or not in time. False when nothing was taken on, and `answer` is not called.
     /// Never waits.
     pub fn admit(&self, admission: Admission, answer: Box<dyn FnOnce(bool) + Send>) -> bool {
+        if self.shared.is_dead() {
+            add(&self.shared.cells.admissions_failed, 1);
+            return false;
+        }
         let asked = self.platform.moment().boot;
         let waiting = Waiting { admission, asked, answer: Answer::new(answer, || false) };
         match self.records.try_send(Record::Admission(waiting)) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.empty_if_dead();
+                true
+            }
             Err(refused) => {
                 if let Record::Admission(waiting) = refused.into_inner() {
                     waiting.answer.forget();
@@ -265,6 +296,15 @@ impl Handle {
             self.requests.try_send(Said::Request(request, answer))
         {
             answer.give(Err(RequestError::Busy));
+        }
+        self.empty_if_dead();
+    }
+
+    /// What was said between the thread's last look and its end is not left lying.
+    fn empty_if_dead(&self) {
+        fence(Ordering::SeqCst);
+        if self.shared.is_dead() {
+            self.queues.empty(&self.shared);
         }
     }
 

@@ -191,6 +191,7 @@ fn bans_outlive_a_restart_and_not_their_key() {
     relay.machine.pass(7 * DAY);
     relay = relay.restart(|_| {});
     assert!(relay.plane().bans().is_empty());
+    assert_eq!(relay.ask(Request::BanList), Ok(Response::Bans(vec![])));
     assert_eq!(relay.copy_of_state().count("SELECT COUNT(*) FROM ban"), 0);
 }
 

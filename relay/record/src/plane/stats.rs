@@ -38,7 +38,7 @@ stats! {
     admissions_written,
     /// Admissions refused: their queue was full.
     admissions_full,
-    /// Admissions refused: their record could not be written.
+    /// Admissions refused: their record could not be written, or nobody is there to write it.
     admissions_failed,
     /// Admissions refused: their record was not written in time.
     admissions_late,

@@ -1,9 +1,10 @@
 //! The thread that keeps the store.
 
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, select};
+use crossbeam::channel::select;
 use serde_json::json;
 use sluice_base::limits::{
     CLOCK_STEP_MIN, STORE_CHORES_INTERVAL, STORE_GROUP_MAX, STORE_LINGER, STORE_RETRY, STORE_SWEEP_INTERVAL,
@@ -13,7 +14,7 @@ use sluice_privacy::Moment;
 
 use super::group::{DenialBudget, Item};
 use super::stats::{Shared, add, set};
-use super::{Names, PlaneOptions, Record, Said};
+use super::{Names, PlaneOptions, Queues, Said};
 use crate::audit::{Draft, Kind};
 use crate::spool::SpoolHandle;
 use crate::store::{Failure, Retention, Store, Swept, Trouble, Writer};
@@ -38,8 +39,7 @@ pub(super) struct Keeper {
     /// Where lines go, if anywhere.
     pub(super) lines: Option<SpoolHandle>,
     names: Names,
-    records: Receiver<Record>,
-    requests: Receiver<Said>,
+    queues: Queues,
     /// The first entry of this run is written.
     has_opened: bool,
     /// Destroyed keys whose records are still there.
@@ -51,11 +51,13 @@ pub(super) struct Keeper {
 }
 
 /// Says that nothing is written any more, by whichever way the thread ends.
-struct LastWill(Arc<Shared>);
+struct LastWill(Arc<Shared>, Queues);
 
 impl Drop for LastWill {
     fn drop(&mut self) {
         self.0.die();
+        fence(Ordering::SeqCst);
+        self.1.empty(&self.0);
         if std::thread::panicking() {
             tracing::error!("the store of records has ended by a mistake of the relay: nothing is recorded any more");
         }
@@ -69,7 +71,7 @@ impl Keeper {
         names: Names,
         platform: Arc<dyn Platform>,
         options: &PlaneOptions,
-        (records, requests): (Receiver<Record>, Receiver<Said>),
+        queues: Queues,
     ) -> Self {
         let seen = platform.moment();
         Keeper {
@@ -86,8 +88,7 @@ impl Keeper {
             must_truncate: true,
             lines: None,
             names,
-            records,
-            requests,
+            queues,
             has_opened: false,
             dead: Vec::new(),
             undestroyed: 0,
@@ -99,17 +100,17 @@ impl Keeper {
 
     /// Runs until it is told to stop.
     pub(super) fn run(&mut self) {
-        let _will = LastWill(self.shared.clone());
+        let _will = LastWill(self.shared.clone(), self.queues.clone());
         loop {
             self.chores();
             let wait = if self.group.is_empty() { STORE_CHORES_INTERVAL } else { STORE_LINGER };
             let mut said = None;
             select! {
-                recv(self.records) -> record => match record {
+                recv(self.queues.records) -> record => match record {
                     Ok(record) => self.take(record, self.platform.moment()),
                     Err(_) => break,
                 },
-                recv(self.requests) -> request => match request {
+                recv(self.queues.requests) -> request => match request {
                     Ok(request) => said = Some(request),
                     Err(_) => break,
                 },
@@ -134,7 +135,7 @@ impl Keeper {
         let now = self.platform.moment();
         let mut taken = 0;
         while taken < STORE_GROUP_MAX
-            && let Ok(record) = self.records.try_recv()
+            && let Ok(record) = self.queues.records.try_recv()
         {
             self.take(record, now);
             taken += 1;
@@ -147,7 +148,7 @@ impl Keeper {
     /// Commits everything that was said so far.
     fn commit_all(&mut self) {
         let now = self.platform.moment();
-        while let Ok(record) = self.records.try_recv() {
+        while let Ok(record) = self.queues.records.try_recv() {
             self.take(record, now);
             if self.group.len() >= STORE_GROUP_MAX {
                 self.commit();
@@ -172,7 +173,7 @@ impl Keeper {
     }
 
     /// What is due by the clock.
-    fn chores(&mut self) {
+    pub(super) fn chores(&mut self) {
         let now = self.platform.moment();
         if now.boot < self.next_chores {
             return;

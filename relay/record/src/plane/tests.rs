@@ -1,0 +1,187 @@
+//! Bad days of the disk, without the thread: what is written, answered, kept and said.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+use sluice_base::event::{EndReason, Ended, RelayEvent};
+use sluice_base::limits::STORE_BACKLOG_MAX;
+use sluice_base::message::Traffic;
+use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
+
+use super::message::Answer;
+use super::stats::Shared;
+use super::thread::Keeper;
+use super::{Admission, PlaneOptions, Queues, Record, Request, TenantTable, Waiting};
+use crate::audit::verify;
+use crate::store::{Store, Trouble};
+use crate::testing::{Folder, Machine};
+use crate::vault::{Platform, Vault, VaultOptions};
+
+struct Bench {
+    machine: Arc<Machine>,
+    shared: Arc<Shared>,
+    keeper: Keeper,
+    folder: Folder,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (folder, machine) = (Folder::new("bench"), Arc::new(Machine::new(1)));
+        let options = VaultOptions::new(folder.path().to_owned(), None);
+        let options = PlaneOptions::new(options, TenantTable::of(&["clinic"]));
+        let vault = Vault::open(options.vault.clone(), machine.clone()).unwrap();
+        let (store, is_signed) = Store::open(folder.path(), vault).unwrap();
+        assert!(is_signed);
+        let shared = Arc::new(Shared::default());
+        let names = Arc::new(RwLock::new(Arc::new(options.tenants.clone())));
+        let queues = Queues { records: bounded(1).1, requests: bounded(1).1 };
+        let mut keeper = Keeper::new(store, shared.clone(), names, machine.clone(), &options, queues);
+        keeper.chores();
+        Bench { machine, shared, keeper, folder }
+    }
+
+    fn admit(&mut self, n: u8) -> bool {
+        let (sender, answer): (_, Receiver<bool>) = channel();
+        let answer_to = Answer::new(Box::new(move |yes| sender.send(yes).unwrap()), || false);
+        let moment = self.machine.moment();
+        let (session, user) = (SessionId([n; 16]), Pii::new(Arc::from(&b"zelda"[..])));
+        let (tenant, unix_seconds) = (TenantId(0), moment.unix_seconds);
+        let admission = Admission { session, tenant, user, client: client(), unix_seconds };
+        self.keeper.take(Record::Admission(Waiting { admission, asked: moment.boot, answer: answer_to }), moment);
+        assert!(self.keeper.is_group_due(moment));
+        self.keeper.commit();
+        answer.recv().unwrap()
+    }
+
+    fn end(&mut self, n: u128) {
+        let event = Ended {
+            session: SessionId(n.to_be_bytes()),
+            tenant: TenantId(0),
+            user: Pii::new(Arc::from(&b"zelda"[..])),
+            client: client(),
+            unix_seconds: self.machine.moment().unix_seconds,
+            age: Duration::from_secs(1),
+            reason: EndReason::Client,
+            traffic: Traffic::default(),
+            permissions: 0,
+            channels: 0,
+        };
+        let moment = self.machine.moment();
+        self.keeper.take(Record::Event(RelayEvent::Ended(event)), moment);
+    }
+
+    fn pragma(&self, pragma: &str) {
+        self.keeper.store.connection().execute_batch(&format!("PRAGMA {pragma}")).unwrap();
+    }
+
+    /// The disk has no page more than it needs now.
+    fn fill_disk(&self) {
+        self.pragma("max_page_count = 1");
+    }
+
+    fn sessions(&self) -> i64 {
+        let query = "SELECT COUNT(*) FROM session";
+        self.keeper.store.connection().query_row(query, [], |row| row.get(0)).unwrap()
+    }
+
+    fn is_audit_whole(&self) -> bool {
+        verify(self.folder.path(), &self.keeper.store.vault().verifying_key()).unwrap().is_ok()
+    }
+}
+
+fn client() -> TransportAddress {
+    Pii::new("192.0.2.1:4000".parse().unwrap())
+}
+
+#[test]
+fn a_full_disk_refuses_admissions_keeps_what_nobody_waits_for_and_is_healed_by_room() {
+    let mut bench = Bench::new();
+    assert!(bench.admit(1));
+    bench.fill_disk();
+    // Rows fit into pages that there are, until they do not.
+    let mut n = 1000;
+    while bench.shared.trouble().is_none() {
+        n += 1;
+        bench.end(n);
+        bench.keeper.commit();
+    }
+    assert_eq!(bench.shared.trouble(), Some(Trouble::DiskFull));
+    assert!(!bench.admit(2));
+    let written = bench.sessions();
+    assert_eq!(bench.shared.stats().admissions_failed, 1);
+    assert_eq!(bench.shared.stats().backlog, 1);
+    assert!(bench.is_audit_whole(), "what failed has left nothing in the chain");
+    bench.pragma("max_page_count = 1000000");
+    bench.machine.pass(Duration::from_secs(1));
+    assert!(bench.admit(3));
+    assert_eq!(bench.shared.trouble(), None);
+    assert_eq!((bench.shared.stats().backlog, bench.sessions()), (0, written + 2));
+    assert!(bench.is_audit_whole());
+}
+
+#[test]
+fn while_the_disk_takes_nothing_so_much_is_kept_and_the_rest_is_counted_as_lost() {
+    let mut bench = Bench::new();
+    bench.pragma("query_only = ON");
+    for n in 0..STORE_BACKLOG_MAX + 5 {
+        bench.end(n as u128);
+    }
+    assert_eq!(bench.shared.stats().events_lost, 5);
+    bench.keeper.commit();
+    assert_eq!(bench.shared.trouble(), Some(Trouble::ReadOnly));
+    assert_eq!(bench.shared.stats().backlog, STORE_BACKLOG_MAX as u64);
+    assert!(!bench.keeper.is_group_due(bench.machine.moment()), "it is not tried again at once");
+    bench.machine.pass(Duration::from_secs(1));
+    assert!(bench.keeper.is_group_due(bench.machine.moment()));
+    bench.keeper.commit();
+    assert_eq!((bench.shared.trouble(), bench.sessions()), (None, STORE_BACKLOG_MAX as i64));
+}
+
+#[test]
+fn nothing_is_answered_that_cannot_be_written_into_the_audit() {
+    let mut bench = Bench::new();
+    bench.keeper.lookup = true;
+    bench.pragma("query_only = ON");
+    let asker = super::Asker { role: "abuse".to_owned(), uid: 0, reason: "case 4711".to_owned() };
+    let address = Pii::new("192.0.2.1".parse().unwrap());
+    let (sender, answer) = channel();
+    let told = Answer::new(Box::new(move |told| sender.send(told).unwrap()), || unreachable!());
+    bench.keeper.answer_request(Request::Lookup { address, port: None, from: 0, to: u64::MAX, asker }, told);
+    let refused = answer.recv().unwrap().unwrap_err();
+    assert!(matches!(refused, super::RequestError::NotRecorded(_)), "{refused}");
+}
+
+#[test]
+fn a_record_that_the_store_does_not_take_costs_no_other_record() {
+    let mut bench = Bench::new();
+    let refusing = "CREATE TRIGGER refuses BEFORE INSERT ON session WHEN NEW.id = x'000000000000000000000000000003e9' \
+                    BEGIN SELECT RAISE(ABORT, 'no'); END";
+    bench.keeper.store.connection().execute_batch(refusing).unwrap();
+    for n in 1000..1003 {
+        bench.end(n);
+    }
+    bench.keeper.commit();
+    let stats = bench.shared.stats();
+    assert_eq!((stats.events_written, stats.events_lost, bench.sessions()), (2, 1, 2));
+    assert_eq!(bench.shared.trouble(), None, "the disk is well");
+    assert!(bench.is_audit_whole());
+}
+
+#[test]
+fn what_a_dead_key_had_sealed_is_removed_as_soon_as_the_disk_takes_it() {
+    let mut bench = Bench::new();
+    assert!(bench.admit(1));
+    bench.pragma("query_only = ON");
+    bench.machine.pass(Duration::from_secs(7 * 86_400));
+    bench.keeper.chores();
+    let sealed = "SELECT COUNT(*) FROM session WHERE sealed IS NOT NULL";
+    let count =
+        |bench: &Bench| -> i64 { bench.keeper.store.connection().query_row(sealed, [], |row| row.get(0)).unwrap() };
+    assert_eq!((bench.shared.stats().keys_destroyed, count(&bench)), (1, 1), "the key is gone all the same");
+    bench.machine.pass(Duration::from_secs(2));
+    bench.keeper.chores();
+    assert_eq!(count(&bench), 0);
+    assert!(bench.is_audit_whole());
+}
