@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use sluice_base::Pii;
-use sluice_privacy::{Class, pseudonym};
+use sluice_base::memory::{KeyCell, KeyCells};
+use sluice_net::LockedMemory;
+use sluice_privacy::{Class, Moment, pseudonym};
 use sluice_record::testing::{Folder, Machine};
-use sluice_record::vault::{Destroyer, Keys, OpenError, SealError, Vault, VaultError, VaultOptions, VaultWarning};
+use sluice_record::vault::{
+    Destroyer, Keys, OpenError, Platform, SealError, Vault, VaultError, VaultOptions, VaultWarning,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -340,4 +344,76 @@ fn files_of_others_in_the_directory_of_keys_are_left_alone() {
     open(&folder, &machine);
     assert_eq!(key_files(&folder), ["2026-02-30.clinic.key", "2026-11-28.key", "server.key"]);
     assert!(folder.join("keys/server.key.new").exists());
+}
+
+/// The kernel's memory and file systems, and the test's clocks.
+struct Kernel(Machine, LockedMemory);
+
+impl Platform for Kernel {
+    fn moment(&self) -> Moment {
+        self.0.moment()
+    }
+    fn cells(&self) -> &dyn KeyCells {
+        &self.1
+    }
+    fn is_tmpfs(&self, path: &Path) -> std::io::Result<bool> {
+        sluice_net::os::is_tmpfs(path)
+    }
+    fn random(&self, out: &mut [u8]) {
+        self.0.random(out);
+    }
+    fn boot_id(&self) -> Option<[u8; 16]> {
+        sluice_net::os::boot_id()
+    }
+    fn has_swap(&self) -> Option<bool> {
+        sluice_net::os::has_swap()
+    }
+}
+
+#[test]
+fn keys_lie_in_the_kernels_locked_memory_and_on_its_tmpfs() {
+    let (folder, shared) = (Folder::new("kernel"), Path::new("/dev/shm").join(format!("keys-{}", std::process::id())));
+    let kernel = Arc::new(Kernel(Machine::new(1), LockedMemory::default()));
+    let on_tmpfs = || VaultOptions { keys_directory: Some(shared.clone()), ..options(&folder) };
+    let sealed = Vault::open(on_tmpfs(), kernel.clone()).unwrap().seal("clinic", &ID, b"192.0.2.7").unwrap();
+    let vault = Vault::open(on_tmpfs(), kernel.clone()).unwrap();
+    assert_eq!(*vault.open_sealed(&sealed, &ID).unwrap(), b"192.0.2.7");
+    kernel.0.pass(7 * DAY);
+    assert_eq!(vault.sweep().keys.len(), 1);
+    fs::remove_file(shared.join("lock")).unwrap();
+    fs::remove_dir(&shared).expect("nothing is left there");
+}
+
+#[test]
+fn memory_that_the_kernel_does_not_lock_is_an_error_that_says_what_to_do() {
+    struct Refused;
+    impl KeyCells for Refused {
+        fn cell(&self, _bytes: [u8; 32]) -> std::io::Result<Box<dyn KeyCell>> {
+            Err(std::io::ErrorKind::OutOfMemory.into())
+        }
+    }
+    struct Full(Machine);
+    impl Platform for Full {
+        fn moment(&self) -> Moment {
+            self.0.moment()
+        }
+        fn cells(&self) -> &dyn KeyCells {
+            &Refused
+        }
+        fn is_tmpfs(&self, path: &Path) -> std::io::Result<bool> {
+            self.0.is_tmpfs(path)
+        }
+        fn random(&self, out: &mut [u8]) {
+            self.0.random(out);
+        }
+        fn boot_id(&self) -> Option<[u8; 16]> {
+            None
+        }
+        fn has_swap(&self) -> Option<bool> {
+            Some(true)
+        }
+    }
+    let folder = Folder::new("full");
+    let why = Vault::open(options(&folder), Arc::new(Full(Machine::new(1)))).unwrap_err().to_string();
+    assert!(why.contains("LimitMEMLOCK"), "{why}");
 }
