@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice_config::Config;
 
 use crate::ask::AskArgs;
-use crate::{banner, probe, records};
+use crate::{banner, plugin, probe, records};
 
 /// What goes wrong, in words for whoever started the relay.
 pub(crate) type Failure = String;
@@ -62,6 +62,9 @@ pub(crate) enum Command {
     Compliance(records::report::ComplianceCommand),
     /// Asks a relay for its service from outside, and says whether it serves. The exit status is 0 only when it does.
     Probe(probe::ProbeArgs),
+    /// Policies, for those who write and install them.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
 }
 
 #[derive(Args, Debug)]

@@ -11,6 +11,7 @@ mod dropin;
 mod healthcheck;
 mod life;
 mod logging;
+mod plugin;
 mod probe;
 mod pseudonym;
 mod recorder;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Some(Command::Retention(command)) => records::commands::retention(command),
         Some(Command::Compliance(command)) => records::report::compliance(command),
         Some(Command::Probe(args)) => probe::run(args),
+        Some(Command::Plugin(command)) => plugin::run(command),
         None => run::run(&cli.run),
     };
     match done {

@@ -53,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sluice-bench-webrtc-rs", &[]),
     // Of workspaces of their own: guests of the relay, and the fuzzers' targets.
     ("sluice-plugin-sdk", &[]),
+    ("template", &["sluice-plugin-sdk"]),
     ("geofence", &["sluice-plugin-sdk"]),
     ("log-minimisation", &["sluice-plugin-sdk"]),
     ("recording-consent", &["sluice-plugin-sdk"]),
@@ -73,6 +74,7 @@ const FOR_TESTS: &[(&str, &str, &str)] = &[
 /// Packages that become components.
 const PLUGINS: &[&str] = &[
     "sluice-plugin-sdk",
+    "template",
     "geofence",
     "log-minimisation",
     "recording-consent",
