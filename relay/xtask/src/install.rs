@@ -30,6 +30,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("timeout", "coreutils"),
     ("python3", "python3"),
+    // Of a plugin in JavaScript.
+    ("node", "nodejs"),
+    ("npm", "npm"),
     // The fuzz targets bring a library in C++.
     ("c++", "g++"),
 ];

@@ -1,6 +1,7 @@
 //! `cargo xtask plugins`: components of what is in plugins/, at target/plugins/NAME.wasm, with their recorded cases
 //! beside them in NAME.cases.
 
+mod javascript;
 mod way;
 
 use std::path::{Path, PathBuf};
@@ -49,21 +50,29 @@ pub(crate) fn run(args: &PluginsArgs) -> Result<(), String> {
     if args.way {
         return Ok(());
     }
-    let manifest = args.project.as_ref().map_or_else(|| shell::root().join(WORKSPACE), |p| p.join("Cargo.toml"));
-    for path in build(&way, &manifest, &shell::target().join("plugins"))? {
+    let built = match &args.project {
+        None => build_ours(&way)?,
+        Some(folder) => build(&way, &folder.join("Cargo.toml"), &folder.join("target"), &components())?,
+    };
+    for path in built {
         let size = std::fs::metadata(&path).map_err(|e| format!("{}: {e}", path.display()))?.len();
         println!("{} ({size} bytes)", path.display());
     }
     Ok(())
 }
 
-/// The gate's part: they are formatted, free of warnings, tested natively, and become components.
+/// The gate's part: they are formatted, free of warnings, tested natively, and become components; and so does what
+/// their authors' guide makes.
 pub(crate) fn test(report: &Report) -> Result<(), String> {
-    let manifest = shell::root().join(WORKSPACE);
+    let manifest = workspace();
     shell::show(cargo("fmt", &manifest).args(["--all", "--check"]))?;
-    shell::show(cargo("clippy", &manifest).args(["--release", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
-    count_tests(report, cargo("test", &manifest).args(["--release", "--locked", "--no-fail-fast"]))?;
-    build(&Way::find()?, &manifest, &shell::target().join("plugins")).map(drop)
+    shell::show(in_target("clippy").args(["--release", "--locked", "--all-targets", "--", "-D", "warnings"]))?;
+    count_tests(report, in_target("test").args(["--release", "--locked", "--no-fail-fast"]))?;
+    let way = Way::find()?;
+    build_ours(&way)?;
+    report.test("plugins: a new project becomes a component", || new_project(&way));
+    report.test("plugins: JavaScript becomes a component", || javascript::build(&components()).map(drop));
+    Ok(())
 }
 
 /// Two builds from two folders give the same bytes. Takes a build from nothing.
@@ -74,8 +83,8 @@ pub(crate) fn are_reproducible() -> Result<(), String> {
         copy_folder(&shell::root().join(folder), &copy.join(folder))?;
     }
     let way = Way::find()?;
-    let ours = build(&way, &shell::root().join(WORKSPACE), &shell::target().join("plugins"))?;
-    let others = build(&way, &copy.join(WORKSPACE), &copy.join("components"))?;
+    let ours = build_ours(&way)?;
+    let others = build(&way, &copy.join(WORKSPACE), &copy.join("target"), &copy.join("components"))?;
     let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     for (one, other) in ours.iter().zip(&others) {
         if read(one)? != read(other)? {
@@ -85,29 +94,48 @@ pub(crate) fn are_reproducible() -> Result<(), String> {
     if ours.len() == others.len() { Ok(()) } else { Err(format!("{} and {} components", ours.len(), others.len())) }
 }
 
+/// What `sluice plugin new` writes becomes a component, and its own tests pass.
+fn new_project(way: &Way) -> Result<(), String> {
+    let (folder, name) = (shell::target().join("plugins-new"), "first-policy");
+    let _ = std::fs::remove_dir_all(&folder);
+    let mut sluice = Command::new(shell::target().join("release/sluice"));
+    shell::capture(sluice.args(["plugin", "new", name, "--into"]).arg(&folder))?.ok("sluice plugin new")?;
+    let manifest = folder.join(name).join("Cargo.toml");
+    // Where ours were built: what they have alike is not built again.
+    shell::show(in_folder("test", &manifest, &built()).args(["--release", "--package", name]))?;
+    build(way, &manifest, &built(), &folder).map(drop)
+}
+
+fn build_ours(way: &Way) -> Result<Vec<PathBuf>, String> {
+    build(way, &workspace(), &built(), &components())
+}
+
 /// Makes the components of a workspace and puts them and their cases into a folder.
-fn build(way: &Way, manifest: &Path, into: &Path) -> Result<Vec<PathBuf>, String> {
+fn build(way: &Way, manifest: &Path, target: &Path, into: &Path) -> Result<Vec<PathBuf>, String> {
     let plugins = plugins(manifest)?;
-    let mut cargo = cargo("build", manifest);
-    way.apply(&mut cargo, manifest.parent().and_then(Path::parent).unwrap_or(Path::new("/")));
+    let mut cargo = in_folder("build", manifest, target);
+    way.apply(&mut cargo);
     cargo.args(["--release", "--target", TARGET]);
     cargo.args(plugins.iter().flat_map(|plugin| ["--package", &plugin.name]));
     shell::show(&mut cargo)?;
-    let built = target_of(manifest).join(TARGET).join("release");
+    let made = target.join(TARGET).join("release");
     std::fs::create_dir_all(into).map_err(|e| format!("{}: {e}", into.display()))?;
-    plugins.iter().map(|plugin| ship(plugin, &built, into)).collect()
+    plugins.iter().map(|plugin| ship(plugin, &made, into)).collect()
 }
 
-fn ship(plugin: &Plugin, built: &Path, into: &Path) -> Result<PathBuf, String> {
+fn ship(plugin: &Plugin, made: &Path, into: &Path) -> Result<PathBuf, String> {
     let component = into.join(format!("{}.wasm", plugin.name));
-    let from = built.join(&plugin.file);
+    let from = made.join(&plugin.file);
     std::fs::copy(&from, &component).map_err(|e| format!("{}: {e}", from.display()))?;
-    let cases = into.join(format!("{}.cases", plugin.name));
-    let _ = std::fs::remove_dir_all(&cases);
-    if plugin.folder.join("cases").is_dir() {
-        copy_folder(&plugin.folder.join("cases"), &cases)?;
-    }
+    ship_cases(&plugin.folder, &plugin.name, into)?;
     Ok(component)
+}
+
+/// Puts the cases of a plugin beside its component.
+fn ship_cases(folder: &Path, name: &str, into: &Path) -> Result<(), String> {
+    let cases = into.join(format!("{name}.cases"));
+    let _ = std::fs::remove_dir_all(&cases);
+    if folder.join("cases").is_dir() { copy_folder(&folder.join("cases"), &cases) } else { Ok(()) }
 }
 
 /// Packages of a workspace that become components.
@@ -136,19 +164,33 @@ fn plugin(package: &Value) -> Option<Plugin> {
 fn cargo(task: &str, manifest: &Path) -> Command {
     let mut cargo = shell::cargo();
     cargo.arg(task).arg("--manifest-path").arg(manifest);
-    if task != "fmt" {
-        cargo.arg("--target-dir").arg(target_of(manifest));
-    }
     cargo
 }
 
-/// Where a workspace is built: the repository's own beside the rest, another in its own folder.
-fn target_of(manifest: &Path) -> PathBuf {
-    if manifest == shell::root().join(WORKSPACE) {
-        shell::target().join("plugins-build")
-    } else {
-        manifest.with_file_name("target")
-    }
+/// The same where it is said where to build.
+fn in_folder(task: &str, manifest: &Path, target: &Path) -> Command {
+    let mut cargo = cargo(task, manifest);
+    cargo.arg("--target-dir").arg(target);
+    cargo
+}
+
+/// The same of our own plugins.
+fn in_target(task: &str) -> Command {
+    in_folder(task, &workspace(), &built())
+}
+
+fn workspace() -> PathBuf {
+    shell::root().join(WORKSPACE)
+}
+
+/// Where cargo builds our own.
+fn built() -> PathBuf {
+    shell::target().join("plugins-build")
+}
+
+/// Where components are for others to find.
+fn components() -> PathBuf {
+    shell::target().join("plugins")
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<(), String> {

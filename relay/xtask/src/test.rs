@@ -70,8 +70,8 @@ pub(crate) fn run(args: &TestArgs) -> bool {
     let mut ready = true;
     for (name, step) in STEPS {
         // A single group of clients needs a current relay, and its tools.
-        let needed =
-            (!groups.is_empty() || wants("systemd") || wants("adversary")) && ["install", "build"].contains(name);
+        let asks = !groups.is_empty() || ["systemd", "adversary", "plugins"].into_iter().any(wants);
+        let needed = asks && ["install", "build"].contains(name);
         if wants(name) || needed {
             println!("----  {name}");
             let passed = report.test(name, || step(&report));

@@ -64,8 +64,8 @@ impl Way {
         }
     }
 
-    /// Has a cargo command take this way. No path of this machine, nor of `root`, becomes a part of what it makes.
-    pub(super) fn apply(&self, cargo: &mut Command, root: &Path) {
+    /// Has a cargo command take this way. No path of this machine becomes a part of what it makes.
+    pub(super) fn apply(&self, cargo: &mut Command) {
         if let Some(compiler) = &self.compiler {
             cargo.env("RUSTC", compiler);
         }
@@ -79,11 +79,7 @@ impl Way {
         if let Ok(path) = std::env::join_paths(folders) {
             cargo.env("PATH", path);
         }
-        let remaps = [
-            (root.to_owned(), "/sluice"),
-            (cargo_home(), "/cargo"),
-            (self.sysroot.join("lib/rustlib/src/rust"), "/rust"),
-        ];
+        let remaps = [(cargo_home(), "/cargo"), (self.sysroot.join("lib/rustlib/src/rust"), "/rust")];
         let flags = remaps.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     }

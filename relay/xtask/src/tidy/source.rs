@@ -11,7 +11,7 @@ use crate::shell;
 const FOLDERS: &[&str] = &["relay", "wit", "plugins", "benches", "fuzz", "tests", ".ci"];
 
 /// Folders inside of them that hold none.
-const SKIPPED: &[&str] = &["target", "corpus", "artifacts", "__pycache__"];
+const SKIPPED: &[&str] = &["target", "node_modules", "corpus", "artifacts", "__pycache__"];
 
 /// Workspaces of their own.
 const OTHER_WORKSPACES: &[&str] = &["fuzz/Cargo.toml", "plugins/Cargo.toml"];
