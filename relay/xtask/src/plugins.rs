@@ -10,8 +10,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::report::Report;
-use crate::shell;
 use crate::test::count_tests;
+use crate::{install, shell};
 
 pub(crate) use way::{DEBIAN, Way};
 
@@ -72,6 +72,24 @@ pub(crate) fn test(report: &Report) -> Result<(), String> {
     build_ours(&way)?;
     report.test("plugins: a new project becomes a component", || new_project(&way));
     report.test("plugins: JavaScript becomes a component", || javascript::build(&components()).map(drop));
+    report.test("plugins: recorded cases, on a host of others", cases);
+    Ok(())
+}
+
+/// Every component that has cases meets them.
+fn cases() -> Result<(), String> {
+    let folder = components();
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    let mut python = Command::new(install::python_program());
+    python.arg(shell::root().join("tests/plugins/cases.py"));
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|ending| ending == "cases") {
+            python.arg(path.with_extension("wasm")).arg(path);
+        }
+    }
+    let said = shell::capture(&mut python)?.ok("cases.py")?;
+    println!("      {}", said.trim());
     Ok(())
 }
 
