@@ -78,7 +78,9 @@ def difference(expected, found, at=""):
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         inner = (difference(one, other, f"{at}/{n}") for n, (one, other) in enumerate(zip(expected, found)))
         return next((what for what in inner if what), "")
-    return "" if expected == found else f"{at or 'the answer'}: expected {json.dumps(expected)}, found {json.dumps(found)}"
+    if expected == found:
+        return ""
+    return f"{at or 'the answer'}: expected {json.dumps(expected)}, found {json.dumps(found)}"
 
 
 def instantiate(engine, component, settings):
