@@ -56,6 +56,8 @@ pub enum Command {
     Retention(Reply<Told<api::Retention>>),
     /// Remove what has reached the end of its retention.
     Sweep(Caller, api::SweepRequest, Reply<Told<api::Swept>>),
+    /// Make a copy of the store.
+    Backup(Caller, api::BackupRequest, Reply<Told<api::Backup>>),
     /// What is stored where, how long, under whose key.
     Compliance(Reply<Told<api::Compliance>>),
 }
@@ -261,7 +263,7 @@ async fn asked<T>(
 
 async fn not_found() -> Answer {
     let get = [api::STATUS, api::ALLOCATIONS, api::BANS, api::AUDIT, api::RETENTION, api::COMPLIANCE].join(", ");
-    let post = [api::RELOAD, api::DRAIN, api::LOOKUP, api::BANS, api::LIFT, api::SWEEP].join(", ");
+    let post = [api::RELOAD, api::DRAIN, api::LOOKUP, api::BANS, api::LIFT, api::SWEEP, api::BACKUP].join(", ");
     problem(&Problem::new(404, "no such path", &format!("there is GET {get} and POST {post}")))
 }
 

@@ -101,6 +101,7 @@ pub(crate) fn routes() -> Router<mpsc::Sender<Command>> {
         .route(api::AUDIT, get(audit))
         .route(api::RETENTION, get(retention))
         .route(api::SWEEP, post(sweep))
+        .route(api::BACKUP, post(backup))
         .route(api::COMPLIANCE, get(compliance))
         .layer(DefaultBodyLimit::max(limits::CONTROL_REQUEST_BYTES_MAX))
 }
@@ -181,6 +182,13 @@ async fn retention(State(commands): Commands) -> Answer {
 async fn sweep(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
     match read::<api::SweepRequest>(&body) {
         Ok(request) => ask(&commands, |reply| Command::Sweep(caller, request, reply)).await,
+        Err(refused) => problem(&refused),
+    }
+}
+
+async fn backup(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
+    match read::<api::BackupRequest>(&body) {
+        Ok(request) => ask(&commands, |reply| Command::Backup(caller, request, reply)).await,
         Err(refused) => problem(&refused),
     }
 }

@@ -57,6 +57,10 @@ pub(crate) enum Command {
     /// Says what is kept, and until when.
     #[command(subcommand)]
     Retention(records::commands::RetentionCommand),
+    /// Makes a copy of the store of a running relay, without any key.
+    Backup(records::commands::BackupArgs),
+    /// Puts a copy of the store back, while no relay runs on the state directory.
+    Restore(records::offline::RestoreArgs),
     /// Reports what is processed.
     #[command(subcommand)]
     Compliance(records::report::ComplianceCommand),

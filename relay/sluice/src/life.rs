@@ -381,6 +381,7 @@ async fn answer(desk: &Desk, command: Command) {
         Command::Bans(reply) => drop(reply.send(desk.bans().await)),
         Command::Audit(_, last, reply) => drop(reply.send(desk.audit(last).await)),
         Command::Sweep(caller, request, reply) => drop(reply.send(desk.sweep(caller, request).await)),
+        Command::Backup(caller, request, reply) => drop(reply.send(desk.backup(caller, request).await)),
         Command::Retention(reply) => drop(reply.send(desk.retention().await)),
         _ => {}
     }

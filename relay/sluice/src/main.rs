@@ -43,6 +43,8 @@ fn main() -> ExitCode {
         Some(Command::Ban(command)) => records::commands::ban(command),
         Some(Command::Audit(command)) => records::offline::audit(command),
         Some(Command::Retention(command)) => records::commands::retention(command),
+        Some(Command::Backup(args)) => records::commands::backup(args),
+        Some(Command::Restore(args)) => records::offline::restore(args),
         Some(Command::Compliance(command)) => records::report::compliance(command),
         Some(Command::Probe(args)) => probe::run(args),
         Some(Command::Plugin(command)) => plugin::run(command),

@@ -20,6 +20,9 @@ pub const RETENTION: &str = "/v1/retention";
 /// `POST /v1/retention/sweep`.
 pub const SWEEP: &str = "/v1/retention/sweep";
 
+/// `POST /v1/backup`.
+pub const BACKUP: &str = "/v1/backup";
+
 /// `GET /v1/compliance`.
 pub const COMPLIANCE: &str = "/v1/compliance";
 
@@ -215,6 +218,21 @@ pub struct Swept {
     pub denials: u64,
     /// Entries of the audit.
     pub entries: u64,
+}
+
+/// A copy of the store that is wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// The absolute path of a directory that is not there yet.
+    pub to: String,
+}
+
+/// A copy of the store: without any key, so that its addresses can be read as long as those here live.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Backup {
+    /// Where it is.
+    pub to: String,
 }
 
 /// What is stored where, how long, under whose key, and where it is shipped to (GDPR, Art. 30), by the running

@@ -89,8 +89,9 @@ The relay logs to standard error. `[log] level` says from which level on, `[log]
 
 - `text`, for a terminal: lines for people. What is personal is printed as `<personal>`.
 - `json`, for journald and whoever collects logs: a JSON object a line, as below. What is personal is printed as a
-  pseudonym: a keyed hash that means nothing outside, and is the same for the same address while its key lives. The key
-  dies with the process.
+  pseudonym: a keyed hash that means nothing outside, and is the same for the same address while its key lives. With
+  privacy.records that is the relay's key of the day, which dies with the addresses of that day; else one that dies with
+  the process.
 
 Neither shows an event of a dependency, whatever the level. A panic tells its file and line and nothing else, on every
 thread. Messages are for people and may change; no message and no field carries an address, a name or a secret.

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use sluice_admin::{Method, api};
 
@@ -79,6 +81,16 @@ pub(crate) enum RetentionCommand {
     },
 }
 
+/// `sluice backup`.
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    /// A directory that is not there yet, and that the relay may write to: it gets the store without any key.
+    #[arg(long, value_name = "DIRECTORY")]
+    to: PathBuf,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
 /// `sluice lookup`.
 pub(crate) fn lookup(args: &LookupArgs) -> Result<(), Failure> {
     let now = now();
@@ -145,6 +157,14 @@ pub(crate) fn retention(command: &RetentionCommand) -> Result<(), Failure> {
 pub(crate) fn audit_tail(last: usize, ask: &AskArgs) -> Result<(), Failure> {
     let audit: api::Audit = ask.call(Method::GET, &format!("{}?last={last}", api::AUDIT))?;
     ask.print(&audit, audit_text)
+}
+
+/// `sluice backup`.
+pub(crate) fn backup(args: &BackupArgs) -> Result<(), Failure> {
+    let to = std::path::absolute(&args.to).map_err(|error| format!("{}: {error}", args.to.display()))?;
+    let request = api::BackupRequest { to: to.display().to_string() };
+    let backup: api::Backup = args.ask.call_with(api::BACKUP, &request)?;
+    args.ask.print(&backup, |backup| format!("{}: a copy of the store, without any key\n", backup.to))
 }
 
 /// What was given as an argument, or the line on standard input for `-`.

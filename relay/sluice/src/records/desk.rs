@@ -1,5 +1,6 @@
 //! What administrators are answered about records and bans.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
@@ -146,6 +147,17 @@ impl Desk {
             }
             _ => Err(unexpected()),
         }
+    }
+
+    /// Has a copy of the store made.
+    pub(crate) async fn backup(&self, caller: Caller, request: api::BackupRequest) -> Told<api::Backup> {
+        tracing::info!(uid = caller.uid, "told to make a copy of the store");
+        let to = PathBuf::from(&request.to);
+        if !to.is_absolute() {
+            return Err(api::Problem::new(400, "no place", "`to` is an absolute path of a directory"));
+        }
+        self.ask(Request::Backup { to, uid: uid(caller) }).await?;
+        Ok(api::Backup { to: request.to })
     }
 
     /// Has an administrative change written into the audit; one that cannot be is told of in the log.

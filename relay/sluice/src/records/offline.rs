@@ -1,13 +1,14 @@
-//! `sluice audit`: read from a state directory, beside a running relay or without one.
+//! `sluice audit` and `sluice restore`: read from a state directory, beside a running relay or without one.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use sluice_base::limits::{AUDIT_TAIL_DEFAULT, AUDIT_TAIL_MAX};
-use sluice_record::audit;
+use sluice_record::{audit, backup};
 
 use super::commands;
 use crate::ask::AskArgs;
@@ -58,6 +59,16 @@ pub(crate) struct StateArgs {
     state: Option<PathBuf>,
 }
 
+/// Options of `sluice restore`.
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArgs {
+    /// The copy.
+    #[arg(long, value_name = "DIRECTORY")]
+    from: PathBuf,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
 /// A chain that is whole, or the first entry that is not as it was written.
 #[derive(Serialize)]
 struct Verdict {
@@ -84,6 +95,21 @@ pub(crate) fn audit(command: &AuditCommand) -> Result<(), Failure> {
         AuditCommand::Export { state, to } => export(&state.directory(), to.as_deref()),
         AuditCommand::Tail { last, ask } => commands::audit_tail(*last, ask),
     }
+}
+
+/// `sluice restore`.
+pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
+    let state = args.state.directory();
+    let manifest = backup::restore(&args.from, &state).map_err(|error| error.to_string())?;
+    let made = super::time::shown(manifest.created);
+    banner::say(&format!("{}: as it was at {made} UTC; its files are {}\n", state.display(), whose(&state)));
+    Ok(())
+}
+
+/// Whose the files in a directory are, for whoever restores as another user than the relay's.
+fn whose(directory: &Path) -> String {
+    let owner = std::fs::metadata(directory).map(|metadata| metadata.uid());
+    owner.map_or("somebody's".to_owned(), |uid| format!("user {uid}'s: the relay has to be run as that user"))
 }
 
 fn verify(directory: &Path, key: Option<&Path>, json: bool) -> Result<(), Failure> {
