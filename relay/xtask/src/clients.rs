@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::report::Report;
 use crate::server::{self, Server};
 use crate::{
-    as_unit, install, kills, life, netns, outside, personal, probe, prometheus, quality, sha256, shell, turnutils,
+    as_unit, install, kills, life, netns, outside, personal, probe, prometheus, quality, records, sha256, shell,
+    turnutils,
 };
 
 /// The realm of the listeners.
@@ -204,6 +205,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "metrics",
     "prometheus",
     "life",
+    "records",
     "kills",
     "nat",
     "firefox",
@@ -270,6 +272,9 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
     }
     if wants("life") {
         life::run(report, &mut shown);
+    }
+    if wants("records") {
+        records::run(report, &mut shown);
     }
     if wants("kills") {
         kills::run(report, &mut shown);

@@ -26,6 +26,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("findmnt", "util-linux"),
     ("mount", "mount"),
     ("umount", "mount"),
+    ("faketime", "faketime"),
     ("kill", "procps"),
     ("sysctl", "procps"),
     ("timeout", "coreutils"),

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Flows of the load, each an allocation; packets per second of all.
-const FLOWS: u64 = 40;
+pub(crate) const FLOWS: u64 = 40;
 const RATE: &str = "4000";
 
 /// How often the test of reloads has the relay read its configuration: good, back, twice refused, unchanged.
@@ -71,7 +71,7 @@ struct Stage {
 
 /// A folder with a short path, for sockets; removed with it.
 #[derive(Debug)]
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
     /// Makes one.
@@ -82,7 +82,8 @@ impl Folder {
         Ok(Folder(folder))
     }
 
-    fn config(&self) -> PathBuf {
+    /// Its relay's configuration.
+    pub(crate) fn config(&self) -> PathBuf {
         self.0.join("relay.toml")
     }
 
@@ -103,7 +104,7 @@ impl Folder {
     }
 
     /// A subcommand that asks the relay of this folder.
-    fn ask(&self, words: &[&str]) -> Result<shell::Ran, String> {
+    pub(crate) fn ask(&self, words: &[&str]) -> Result<shell::Ran, String> {
         let mut command = shell::limited(PATIENCE, &clients::relay_program().to_string_lossy());
         shell::capture(command.args(words).arg("--socket").arg(self.socket()))
     }
@@ -204,7 +205,8 @@ impl Load {
         Ok(load)
     }
 
-    fn start(port: u16, seconds: &str) -> Result<Self, String> {
+    /// Starts it, for so many seconds.
+    pub(crate) fn start(port: u16, seconds: &str) -> Result<Self, String> {
         let mut command = Command::new(shell::target().join("release/sluice-loadgen"));
         let (user, password) = clients::STATIC_USER;
         command.args(["--json", "--server", &format!("{}:{port}", netns::RELAY_V4), "--user", user]);
@@ -480,7 +482,8 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>
     Err(format!("{what}: not within {} s", PATIENCE.as_secs()))
 }
 
-fn configuration(folder: &Folder, port: u16, metrics: &str, relay_ports: &str, lines: &str) -> String {
+/// A relay's configuration, which ends with `lines`.
+pub(crate) fn configuration(folder: &Folder, port: u16, metrics: &str, relay_ports: &str, lines: &str) -> String {
     let (user, password) = clients::STATIC_USER;
     format!(
         r#"

@@ -20,6 +20,7 @@ mod plugins;
 mod probe;
 mod prometheus;
 mod quality;
+mod records;
 mod report;
 mod server;
 mod sha256;
