@@ -4,6 +4,7 @@
 //! Each rule is a function from the tree to its breaches; the tests at the end run them all.
 
 mod edges;
+mod obligations;
 mod source;
 mod text;
 mod wit;
@@ -28,6 +29,7 @@ const RULES: &[Rule] = &[
     ("tests are neither ignored nor asleep", text::idle_tests),
     ("files are at most 1500 lines long", text::file_lengths),
     ("functions do not grow", text::function_lengths),
+    ("every obligation has a test that there is, or a reason", obligations::tests_exist),
     ("every source file is a module of a crate", source::dead_files),
     ("the changelog of wit/ tells of its newest change", wit::changelog),
 ];
