@@ -69,7 +69,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
     if args.server_cpu == args.load_cpu {
         return Err("--server-cpu and --load-cpu: the server and its load need a core each".to_owned());
     }
-    let kinds = if args.server.is_empty() { Kind::ALL.to_vec() } else { args.server.clone() };
+    let kinds = if args.server.is_empty() { Kind::DEFAULT.to_vec() } else { args.server.clone() };
     let folder = binaries(args, &kinds)?;
     let rows = match (&args.row[..], args.quick) {
         ([], true) => plan::quick(),
@@ -118,7 +118,7 @@ fn binaries(args: &BenchArgs, kinds: &[Kind]) -> Result<PathBuf, String> {
     }
     let mut build = shell::cargo();
     build.args(["build", "--release", "-p", "sluice-loadgen"]);
-    if kinds.iter().any(|kind| matches!(kind, Kind::IoUring | Kind::Epoll)) {
+    if kinds.iter().any(|kind| kind.server() == "sluice") {
         build.args(["-p", "sluice"]);
     }
     if kinds.contains(&Kind::WebrtcRs) {

@@ -31,16 +31,20 @@ pub(super) enum Kind {
     /// The turn crate's server, on tokio. Nothing is demanded of us beside it.
     #[value(name = "webrtc-rs")]
     WebrtcRs,
+    /// sluice on io_uring with all records on: sessions, keys, spool. Only where it is named.
+    Recording,
+    /// A second sluice on io_uring: what a run against itself shows. Only where it is named.
+    Again,
 }
 
 impl Kind {
-    /// In the order of the first round.
-    pub(super) const ALL: [Self; 4] = [Self::IoUring, Self::Epoll, Self::Coturn, Self::WebrtcRs];
+    /// Those of a run that names none, in the order of the first round.
+    pub(super) const DEFAULT: [Self; 4] = [Self::IoUring, Self::Epoll, Self::Coturn, Self::WebrtcRs];
 
     /// The program's name.
     pub(super) fn server(self) -> &'static str {
         match self {
-            Self::IoUring | Self::Epoll => "sluice",
+            Self::IoUring | Self::Epoll | Self::Recording | Self::Again => "sluice",
             Self::Coturn => "coturn",
             Self::WebrtcRs => "webrtc-rs",
         }
@@ -49,7 +53,7 @@ impl Kind {
     /// How it reads and sends.
     pub(super) fn driver(self) -> &'static str {
         match self {
-            Self::IoUring => "io_uring",
+            Self::IoUring | Self::Recording | Self::Again => "io_uring",
             Self::Epoll => "epoll",
             Self::Coturn => "libevent",
             Self::WebrtcRs => "tokio",
@@ -61,6 +65,8 @@ impl Kind {
         match self {
             Self::Coturn | Self::WebrtcRs => self.server(),
             Self::IoUring | Self::Epoll => self.driver(),
+            Self::Recording => "recording",
+            Self::Again => "again",
         }
     }
 }
@@ -144,16 +150,22 @@ fn sluice(
     address: SocketAddrV4,
 ) -> Result<(), String> {
     let path = folder.join("sluice.toml");
-    std::fs::write(&path, configuration(kind, address)).map_err(|error| format!("{}: {error}", path.display()))?;
+    std::fs::write(&path, configuration(kind, address, folder))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
     command.arg(binaries.join("sluice")).arg("--config").arg(path);
     Ok(())
 }
 
 /// What a benchmark needs and a relay in the open must not have: loopback peers, and any number of strangers.
-fn configuration(kind: Kind, address: SocketAddrV4) -> String {
+fn configuration(kind: Kind, address: SocketAddrV4, folder: &Path) -> String {
     let driver = kind.driver();
     // The others take the range from 49152 on, and all have one address: whoever frees ports late would leave none.
-    let (min, max) = if driver == "epoll" { (32_768, 49_151) } else { (16_384, 32_767) };
+    let (min, max) = match kind {
+        Kind::Epoll => (32_768, 40_959),
+        Kind::Recording => (40_960, 45_055),
+        Kind::Again => (45_056, 49_151),
+        _ => (16_384, 32_767),
+    };
     let mut text = String::from("workers = 1\n");
     // Writing to a string cannot fail.
     let _ = write!(
@@ -168,6 +180,15 @@ fn configuration(kind: Kind, address: SocketAddrV4) -> String {
          \n[drain]\ndeadline_seconds = 0\n\
          \n[[tenant]]\nname = \"default\"\n[[tenant.user]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n"
     );
+    if kind == Kind::Recording {
+        let folder = folder.display();
+        let _ = write!(
+            text,
+            "\n[privacy]\nrecords = true\nstate_directory = \"{folder}/state\"\n\
+             keys_directory = \"{folder}/keys\"\nadmission_wait_ms = 350\n\
+             \n[[spool.sink]]\nkind = \"file\"\npath = \"{folder}/records.jsonl\"\n"
+        );
+    }
     text
 }
 

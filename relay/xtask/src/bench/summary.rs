@@ -124,6 +124,7 @@ pub(super) fn table(all: &[Series]) -> String {
         .to_vec(),
     ];
     lines.extend(all.iter().map(cells));
+    let beside = all.iter().flat_map(beside_io_uring);
     let widths: Vec<usize> = (0..lines[0].len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();
@@ -137,7 +138,19 @@ pub(super) fn table(all: &[Series]) -> String {
          eights."
             .to_owned(),
     );
+    text.extend(beside);
     text.join("\n")
+}
+
+/// What records cost, and what a second server of the same kind seems to cost.
+fn beside_io_uring(series: &Series) -> Vec<String> {
+    let line = |kind: Kind| {
+        let cpu = series.ratio(kind, Kind::IoUring, |s| s.cpu_ns_per_packet)?;
+        let p99 = series.ratio(kind, Kind::IoUring, |s| s.p99_us)?;
+        let lost = series.lost(kind)?;
+        Some(format!("{}: {} / io_uring: CPU {cpu}, p99 {p99}; {lost} lost", series.row, kind.name()))
+    };
+    [Kind::Recording, Kind::Again].into_iter().filter_map(line).collect()
 }
 
 fn cells(series: &Series) -> Vec<String> {
