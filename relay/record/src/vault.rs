@@ -161,11 +161,13 @@ impl Vault {
             late_seconds_max: 0,
         };
         inner.ring.configure(options.ip_retention_days, options.tenants, now);
-        let signer = long_directory.signing_key(&*platform)?;
-        let verifier = Signer::new(signer.bytes()).verifier();
         if let Some(directory) = &directory {
             adopt(directory, &*platform, &mut inner, now, &mut warnings)?;
         }
+        // Before anything that a full disk or a damaged file may refuse: a start that fails keeps nothing longer.
+        inner.destroy_due(directory.as_ref(), now);
+        let signer = long_directory.signing_key(&*platform)?;
+        let verifier = Signer::new(signer.bytes()).verifier();
         warnings.extend(inner.lost_keys(now));
         let path = options.state_directory.join("clock");
         inner.remember(now).map_err(|why| VaultError::File { path, why })?;
@@ -416,21 +418,7 @@ impl Vault {
 
     /// Destroys what is due, keeps what was destroyed to be told, says what could not be.
     fn sweep_locked(&self, inner: &mut Inner, now: Moment) -> Vec<FailedDestruction> {
-        let mut failed = Vec::new();
-        for due in inner.ring.due(now) {
-            // The bytes in memory first: nobody refuses that.
-            inner.cells.remove(&due.name);
-            let gone = self.directory.as_ref().map_or(Ok(()), |directory| directory.destroy(&due.name));
-            inner.late_seconds_max = inner.late_seconds_max.max(due.late.as_secs());
-            let (tenant, day) = (due.name.tenant.clone(), due.name.day);
-            match gone {
-                Ok(()) => {
-                    inner.ring.destroyed(&due.name);
-                    inner.tell(DestroyedKey { tenant, day, late: due.late });
-                }
-                Err(why) => failed.push(FailedDestruction { tenant, day, late: due.late, why: why.to_string() }),
-            }
-        }
+        let failed = inner.destroy_due(self.directory.as_ref(), now);
         self.look_again(inner, now);
         if !failed.is_empty() {
             let retry = now.unix_seconds.saturating_add(limits::KEY_DESTRUCTION_RETRY.as_secs());
@@ -476,6 +464,26 @@ impl Inner {
         let newest = self.newest_key.filter(|_| self.cells.is_empty())?;
         let end = Day(newest.0.saturating_add(u32::from(limits::IP_RETENTION_DAYS_MAX)));
         (Day::of(now.unix_seconds) < end).then_some(VaultWarning::KeysLost { newest })
+    }
+
+    /// Destroys every key whose end has come; those whose files are still there.
+    fn destroy_due(&mut self, directory: Option<&KeyDirectory>, now: Moment) -> Vec<FailedDestruction> {
+        let mut failed = Vec::new();
+        for due in self.ring.due(now) {
+            // The bytes in memory first: nobody refuses that.
+            self.cells.remove(&due.name);
+            let gone = directory.map_or(Ok(()), |directory| directory.destroy(&due.name));
+            self.late_seconds_max = self.late_seconds_max.max(due.late.as_secs());
+            let (tenant, day) = (due.name.tenant.clone(), due.name.day);
+            match gone {
+                Ok(()) => {
+                    self.ring.destroyed(&due.name);
+                    self.tell(DestroyedKey { tenant, day, late: due.late });
+                }
+                Err(why) => failed.push(FailedDestruction { tenant, day, late: due.late, why: why.to_string() }),
+            }
+        }
+        failed
     }
 
     fn tell(&mut self, key: DestroyedKey) {

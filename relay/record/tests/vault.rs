@@ -417,3 +417,14 @@ fn memory_that_the_kernel_does_not_lock_is_an_error_that_says_what_to_do() {
     let why = Vault::open(options(&folder), Arc::new(Full(Machine::new(1)))).unwrap_err().to_string();
     assert!(why.contains("LimitMEMLOCK"), "{why}");
 }
+
+#[test]
+fn a_start_that_fails_has_destroyed_what_was_due() {
+    let (folder, machine, vault) = start("fails");
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    drop(vault);
+    fs::write(folder.join("state/secrets/signing.key"), b"torn").unwrap();
+    machine.pass(8 * DAY);
+    assert!(Vault::open(options(&folder), machine.clone()).is_err());
+    assert!(key_files(&folder).is_empty());
+}
