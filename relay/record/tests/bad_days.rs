@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use sluice_record::plane::{Request, StartError, start};
+use sluice_base::TenantId;
+use sluice_record::plane::{Admission, Request, StartError, TenantTable, start};
 use sluice_record::store::StoreError;
 use sluice_record::testing::{Folder, Machine};
 
@@ -97,4 +98,19 @@ fn a_restart_in_the_middle_of_a_destruction_ends_it() {
     assert_eq!(copy.count("SELECT COUNT(*) FROM session_address"), 0);
     assert!(copy.verify().is_ok());
     assert_eq!(relay.look_up("192.0.2.1", None).unwrap().gone.len(), 1, "{:?}", session(1));
+}
+
+#[test]
+fn a_tenant_whose_keys_are_damaged_keeps_nobody_else_from_being_recorded() {
+    let relay = Relay::start_with("damaged-tenant", |options| options.tenants = TenantTable::of(&["clinic", "school"]));
+    fs::write(relay.state().join("secrets/school.tenant.key"), b"torn").unwrap();
+    let school = Admission { tenant: TenantId(1), ..admission(2) };
+    assert!(!relay.admit(school));
+    // The store's thread is held up, so that both are of one group.
+    let hold = relay.hold_the_store();
+    let of_the_school = relay.begin_to_admit(Admission { tenant: TenantId(1), ..admission(3) });
+    let of_the_clinic = relay.begin_to_admit(admission(4));
+    drop(hold);
+    assert!(!of_the_school.recv().unwrap());
+    assert!(of_the_clinic.recv().unwrap());
 }

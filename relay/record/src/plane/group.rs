@@ -121,8 +121,10 @@ impl Keeper {
     /// A refusal that is one too many: nothing is written of it but the end of an admission.
     fn pass_over(&mut self, denied: &Denied) {
         add(&self.shared.cells.denials_beyond, 1);
-        if let Some(session) = denied.session {
-            self.group.push(Item::NotBegun(session, denied.unix_seconds));
+        match denied.session {
+            Some(_) if self.group.len() >= STORE_BACKLOG_MAX => add(&self.shared.cells.events_lost, 1),
+            Some(session) => self.group.push(Item::NotBegun(session, denied.unix_seconds)),
+            None => {}
         }
     }
 
@@ -177,23 +179,32 @@ impl Keeper {
 
     /// Answers with no what is not written, and keeps what nobody waits for.
     fn refuse(&mut self, group: Vec<Item>, trouble: Trouble) {
+        // One tenant's keys are nobody else's trouble.
+        if matches!(trouble, Trouble::Record | Trouble::Keys) {
+            return self.write_singly(group);
+        }
         let (awaited, kept): (Vec<Item>, Vec<Item>) = group.into_iter().partition(Item::is_awaited);
         add(&self.shared.cells.admissions_failed, awaited.len() as u64);
         drop(awaited);
-        if trouble == Trouble::Record {
-            return self.write_singly(kept);
-        }
         self.since = Some(Instant::now());
         self.group = kept;
     }
 
-    /// Finds the record that the store does not take: the others are written.
+    /// Finds the record that the store does not take, or whose tenant's keys do not seal: the others are written.
     fn write_singly(&mut self, items: Vec<Item>) {
+        let mut trouble = None;
         for item in items {
-            let written = self.write(|writer| item.write(writer));
-            let cell = if written.is_ok() { &self.shared.cells.events_written } else { &self.shared.cells.events_lost };
-            add(cell, 1);
+            let cells = &self.shared.cells;
+            match self.store.write(self.platform.moment(), |writer| item.write(writer)) {
+                Ok(()) => self.settle(vec![item]),
+                Err(failure) => {
+                    add(if item.is_awaited() { &cells.admissions_failed } else { &cells.events_lost }, 1);
+                    trouble = Some(failure.trouble()).filter(|trouble| *trouble != Trouble::Record).or(trouble);
+                }
+            }
         }
+        // Said once for all of them.
+        self.note(trouble);
     }
 
     /// Answers with no whoever has waited too long already: the client is told before it asks again.
