@@ -120,6 +120,8 @@ impl Keeper {
             match said {
                 Some(Said::Request(request, answer)) => {
                     self.commit_all();
+                    // Whoever asks hears of a key that a worker has destroyed this very moment.
+                    self.next_chores = Mono::default();
                     self.chores();
                     self.answer_request(request, answer);
                 }
@@ -271,7 +273,7 @@ impl Keeper {
     }
 
     /// Says it when records begin not to be written, or are again.
-    fn note(&self, trouble: Option<Trouble>) {
+    pub(super) fn note(&self, trouble: Option<Trouble>) {
         if trouble == self.shared.trouble() {
             return;
         }
