@@ -148,7 +148,8 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
     }
     let bans = store.bans(platform.moment().unix_seconds).map_err(StoreError::from)?;
     let spool = options.spool.clone().map(|spool| spool::start(spool, platform.clone())).transpose()?;
-    let lines = spool.as_ref().map(Spool::handle);
+    let has_sinks = options.spool.as_ref().is_some_and(|spool| !spool.sinks.is_empty());
+    let lines = spool.as_ref().filter(|_| has_sinks).map(Spool::handle);
     let (records, record_queue) = bounded(STORE_QUEUE_MAX);
     let (requests, request_queue) = bounded(STORE_REQUESTS_MAX);
     let queues = Queues { records: record_queue, requests: request_queue };

@@ -172,15 +172,15 @@ fn options(config: &Config, directories: &Directories) -> Result<PlaneOptions, F
     let (admission_wait, lookup) = (privacy.admission_wait, true);
     let access_audit = Duration::from_secs(u64::from(privacy.retention.access_audit_days) * DAY_SECONDS);
     let retention = Retention { access_audit, ..Retention::DEFAULT };
-    let spool = spool(config, &vault.state_directory);
+    let spool = Some(spool(config, &vault.state_directory));
     Ok(PlaneOptions { admission_wait, lookup, retention, spool, ..PlaneOptions::new(vault, tenants(config)) })
 }
 
-/// What leaves the relay, if anything does.
-fn spool(config: &Config, state: &Path) -> Option<SpoolOptions> {
+/// What leaves the relay. Without sinks nothing does, and what waited for former ones is overwritten at the start.
+fn spool(config: &Config, state: &Path) -> SpoolOptions {
     let sinks: Vec<SinkOptions> = config.spool.sinks.iter().map(sink).collect();
     // The plane puts it where it belongs in the state directory.
-    (!sinks.is_empty()).then(|| SpoolOptions::new(state.join(SPOOL), config.spool.node.clone(), sinks))
+    SpoolOptions::new(state.join(SPOOL), config.spool.node.clone(), sinks)
 }
 
 fn sink(sink: &Sink) -> SinkOptions {
