@@ -91,7 +91,7 @@ fn read_only_disk() -> Result<(), String> {
     load.lost_nothing()?;
     // It has nothing to write to, so its end is no good one.
     drop(server);
-    let stage = Stage { disk: stage.disk.again()?, ..stage };
+    let stage = Stage { disk: stage.disk.again()?, ..stage }.elsewhere()?;
     let server = stage.start(LEFT_LOG)?;
     wait_for("an allocation on the repaired disk", || Ok((stage.newcomer()? == Answer::Success).then_some(())))?;
     server.stop()?;
@@ -115,6 +115,11 @@ impl Stage {
     }
 
     /// Starts the relay on its disk.
+    /// At another port: somebody may have been given that of a relay that is gone.
+    fn elsewhere(self) -> Result<Self, String> {
+        Ok(Stage { port: server::free_udp_port(netns::RELAY_V4)?, ..self })
+    }
+
     fn start(&self, log: &str) -> Result<Server, String> {
         std::fs::create_dir_all(self.state()).map_err(|e| e.to_string())?;
         self.folder.write(&self.configuration())?;
@@ -134,7 +139,7 @@ impl Stage {
             self.disk.copy(&format!("kills-relay-{life}"))
         })?;
         known.extend(told);
-        let stage = Stage { disk: disk.mount()?, ..self };
+        let stage = Stage { disk: disk.mount()?, ..self }.elsewhere()?;
         let server = stage.start(LEFT_LOG)?;
         for (client, acknowledged) in known.iter() {
             let found = stage.sessions_of(client)?;
