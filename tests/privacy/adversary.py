@@ -36,6 +36,10 @@ COOKIE = bytes.fromhex("2112a442")
 PAGE = 4096
 # A piece of a file is looked at together with so much of the one before it.
 OVERLAP = 512
+# So many bytes on either side tell one meeting of an address from the same one in another version of its page.
+AROUND = 8
+# What of a page was in an earlier version of it already is known by blocks of so many bytes.
+BLOCK = 64
 MEMORY = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
 
 
@@ -130,6 +134,8 @@ class Needles:
         # Where one may begin; with its bytes the other way round it ends there.
         self.first = self.one_of({ip.packed[0] for ip in v4})
         self.first_xored = self.one_of({packed[0] for packed in self.xored})
+        # The chance that the three bytes behind such a one make it an address, of which each has about as many.
+        self.three = len(v4) / max(len({ip.packed[0] for ip in v4}), 1) / 2**24
         heads = {ip.packed[:2] for ip in self.v6.values()}
         self.heads = re.compile(b"|".join(re.escape(head) for head in sorted(heads)) or b"(?!)")
         self.tails = re.compile(b"|".join(re.escape(head[::-1]) for head in sorted(heads)) or b"(?!)")
@@ -156,15 +162,21 @@ PSEUDONYM = re.compile(rb"ip-[0-9a-f]{16}")
 
 class Search:
     """Looks for the addresses in bytes. Four bytes are also met by chance: those are counted, and told when they are
-    more than chance explains. Everything longer is a finding."""
+    more than chance explains. Everything longer is a finding.
+
+    The same bytes stand in many versions of a page of a store. So four of them are counted once for the bytes around
+    them, otherwise one meeting by chance counts as often as its page is written; and no more is expected of bytes that
+    were there before. What is expected are the first bytes that were met, times the chance of the other three: text,
+    which has no such bytes, does not hide what is in binary."""
 
     def __init__(self, needles):
         self.needles = needles
         self.found = {}
-        self.chance = collections.Counter()
+        self.chance = collections.defaultdict(set)
         self.expected = collections.Counter()
         self.pseudonyms = set()
         self.runs = set()
+        self.blocks = set()
 
     def look(self, data, where, depth=0):
         self.binary(data, where)
@@ -178,9 +190,10 @@ class Search:
 
     def binary(self, data, where):
         n = self.needles
-        self.four(data, where, n.first, n.v4, "bytes", lambda port: port)
+        is_new = [self.is_new(data[at : at + BLOCK], self.blocks) for at in range(0, len(data), BLOCK)]
+        self.four(data, where, is_new, n.first, n.v4, "bytes", lambda port: port)
         cookie = int.from_bytes(COOKIE[:2])
-        self.four(data, where, n.first_xored, n.xored, "XOR-MAPPED", lambda port: port ^ cookie)
+        self.four(data, where, is_new, n.first_xored, n.xored, "XOR-MAPPED", lambda port: port ^ cookie)
         for match in n.heads.finditer(data):
             at = match.start()
             if ip := n.v6.get(data[at : at + 16]):
@@ -196,24 +209,27 @@ class Search:
                     self.hit(ip, "XOR-MAPPED", where)
             at = data.find(COOKIE, at + 1)
 
-    def four(self, data, where, first, known, form, masked):
-        self.expected[form] += len(data) * len(known) / 2**32
+    def four(self, data, where, is_new, first, known, form, masked):
         back = form + ", little-endian"
-        self.expected[back] += len(data) * len(known) / 2**32
+        starts = 0
         for match in first.finditer(data):
             at = match.start()
+            starts += is_new[at // BLOCK]
             if ip := known.get(data[at : at + 4]):
-                self.maybe(ip, form, where, data[max(at - 2, 0) : at], data[at + 4 : at + 6], masked)
+                self.maybe(ip, form, where, data, at, masked)
             if at >= 3 and (ip := known.get(data[at - 3 : at + 1][::-1])):
-                self.maybe(ip, back, where, data[max(at - 5, 0) : at - 3], data[at + 1 : at + 3], masked)
+                self.maybe(ip, back, where, data, at - 3, masked)
+        self.expected[form] += starts * self.needles.three
+        self.expected[back] += starts * self.needles.three
 
-    def maybe(self, ip, form, where, before, after, masked):
+    def maybe(self, ip, form, where, data, at, masked):
+        before, after = data[max(at - AROUND, 0) : at], data[at + 4 : at + 4 + AROUND]
         ports = {masked(port) for port in self.needles.ports[ip]}
-        beside = {int.from_bytes(part, order) for part in (before, after) for order in ("big", "little")}
+        beside = {int.from_bytes(part, order) for part in (before[-2:], after[:2]) for order in ("big", "little")}
         if ports & beside:
             self.hit(ip, form + " with its port", where)
         else:
-            self.chance[form] += 1
+            self.chance[form].add((ip, before, after))
 
     def text(self, data, where):
         for match in DIGITS.finditer(data):
@@ -257,7 +273,7 @@ class Search:
     def decoded(self, data):
         """What is written in digits or letters that stand for bytes."""
         for match in HEX.finditer(data):
-            if self.is_new(match[0]):
+            if self.is_new(match[0], self.runs):
                 for start in (0, 1):
                     digits = match[0][start:]
                     yield binascii.unhexlify(digits[: len(digits) // 2 * 2])
@@ -271,23 +287,24 @@ class Search:
             for match in WIDE.finditer(data):
                 yield match[0][::2]
         for match in BASE64.finditer(data):
-            if self.is_new(match[0]):
+            if self.is_new(match[0], self.runs):
                 letters = match[0].translate(bytes.maketrans(b"-_", b"+/"))
                 for start in range(4):
                     part = letters[start:]
                     part = part[: len(part) - (len(part) % 4 == 1)]
                     yield base64.b64decode(part + b"=" * (-len(part) % 4))
 
-    def is_new(self, run):
-        if run in self.runs:
+    @staticmethod
+    def is_new(part, known):
+        if part in known:
             return False
-        self.runs.add(run)
+        known.add(part)
         return True
 
     def more_than_chance(self):
         told = {}
-        for form, count in self.chance.items():
-            expected = self.expected[form]
+        for form, met in self.chance.items():
+            count, expected = len(met), self.expected[form]
             if count > expected + 6 * math.sqrt(expected) + 6:
                 told[form] = {"met": count, "expected": round(expected, 1)}
         return told

@@ -84,6 +84,16 @@ def missed():
         search.look(chance.randbytes(50) + ipaddress.ip_address("198.18.58.187").packed + b"\0\0", "here")
     if not search.more_than_chance():
         yield "four bytes, again and again"
+    search = adversary.Search(adversary.Needles([f"198.18.58.187 {PORT}"]))
+    page = chance.randbytes(50) + ipaddress.ip_address("198.18.58.187").packed + chance.randbytes(74)
+    search.look(page, "here")
+    expected = dict(search.expected)
+    for version in range(34):
+        search.look(page + bytes([version]), "here")
+    if search.more_than_chance():
+        yield "one meeting by chance, in 34 versions of its page, counts as more"
+    if search.expected != expected:
+        yield "bytes that were there before add to what is expected"
     search = adversary.Search(adversary.Needles([f"198.18.{n}.187 {PORT}" for n in range(250)] + ["2001:db8::1 1"]))
     for _ in range(500):
         search.look(chance.randbytes(4096), "nowhere")
