@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::contender::{Contender, Kind, PASSWORD, USER};
-use super::plan::{Direction, Row};
+use super::plan::{self, Direction, Row};
 use super::progress;
 use crate::shell;
 
@@ -42,7 +42,7 @@ pub(super) struct Settings {
     pub(super) rounds: u32,
     /// Cores that other processes may take.
     pub(super) others_max: f64,
-    /// Measured seconds of each server in each round.
+    /// Measured seconds of each server in each round; see [`plan::longer`].
     pub(super) seconds: f64,
     /// Payloads look like RTP.
     pub(super) rtp: bool,
@@ -165,7 +165,7 @@ fn load(settings: &Settings, row: Row, server: &Contender, seed: u32) -> Command
     pair("password", PASSWORD.to_owned());
     pair("direction", direction.to_owned());
     pair("cpu", settings.load_cpu.to_string());
-    pair("seconds", settings.seconds.to_string());
+    pair("seconds", (settings.seconds * plan::longer(row)).to_string());
     pair("seed", seed.to_string());
     if row.direction != Direction::Allocate {
         pair("rate", row.rate.to_string());
