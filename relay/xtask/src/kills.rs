@@ -3,7 +3,7 @@
 //! The state directory is a file system of its own (see [`Disk`](crate::disk::Disk)). A process is killed at a moment
 //! that nobody chose, and what its disk then holds is mounted, opened, counted, and gone on with.
 
-mod client;
+pub(crate) mod client;
 mod plane;
 mod relay;
 

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod install;
 mod kills;
+mod left_behind;
 mod life;
 mod lossy;
 mod nat;

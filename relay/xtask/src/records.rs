@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::life::{self, FLOWS, Folder, Load, wait_for};
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{as_unit, clients, install, netns, personal, shell, turnutils};
+use crate::{as_unit, clients, install, left_behind, netns, personal, shell, turnutils};
 
 /// How long one client may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -41,6 +41,7 @@ pub(crate) fn run(report: &Report, shown: &mut String) {
     report.test("records: after the step the state directory holds no address", || stage.kept(shown));
     report.test("records: the relay ends in order", || stage.server.take().map_or(Ok(()), Server::stop));
     report.test("records: as the unit runs it, in the directories of systemd", as_the_unit);
+    left_behind::run(report, shown);
     for log in [LOG, UNIT_LOG] {
         let file = netns::folder().map(|folder| std::fs::read_to_string(folder.join(log)).unwrap_or_default());
         shown.push_str(&file.unwrap_or_default());

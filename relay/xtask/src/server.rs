@@ -65,6 +65,13 @@ impl Server {
         self.ends_well(STOP_LIMIT)
     }
 
+    /// Aborts it, and waits for its end.
+    pub(crate) fn abort(&self) -> Result<ExitStatus, String> {
+        self.signal("ABRT")?;
+        let ended = self.exited.recv_timeout(STOP_LIMIT);
+        ended.map_err(|_| self.complaint("does not end when it is aborted"))?.map_err(|e| e.to_string())
+    }
+
     fn wait_until_ready(&mut self, address: SocketAddr) -> Result<(), String> {
         let end = Instant::now() + START_LIMIT;
         while Instant::now() < end {

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What came of an Allocate request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The allocation is there.
     Success,
     /// It was refused, with this code.
@@ -27,11 +27,20 @@ pub(super) enum Answer {
 /// Allocates once, from an address and a port of the kernel's.
 pub(super) fn allocate(from: IpAddr, server: SocketAddr, (user, password): (&str, &str)) -> Result<Answer, String> {
     let socket = UdpSocket::bind((from, 0)).map_err(|e| format!("{from}: {e}"))?;
+    allocate_over(&socket, server, (user, password))
+}
+
+/// Allocates once, over a socket that nobody else uses.
+pub(crate) fn allocate_over(
+    socket: &UdpSocket,
+    server: SocketAddr,
+    (user, password): (&str, &str),
+) -> Result<Answer, String> {
     socket.connect(server).map_err(|e| format!("{server}: {e}"))?;
     socket.set_read_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
     let mut buffer = [0; 1024];
     let length = request(&mut buffer, None)?;
-    let Some(length) = ask(&socket, &mut buffer, length) else { return Ok(Answer::Silence) };
+    let Some(length) = ask(socket, &mut buffer, length) else { return Ok(Answer::Silence) };
     let challenge = Message::parse(&buffer[..length]).map_err(|e| format!("{e:?}"))?;
     let (Some(realm), Some(nonce)) = (challenge.attributes.realm, challenge.attributes.nonce) else {
         return Ok(answer_of(&challenge));
@@ -40,7 +49,7 @@ pub(super) fn allocate(from: IpAddr, server: SocketAddr, (user, password): (&str
     let key = HmacKey::sha1(key.expose());
     let (realm, nonce) = (realm.to_vec(), nonce.to_vec());
     let length = request(&mut buffer, Some((user, &realm, &nonce, &key)))?;
-    let Some(length) = ask(&socket, &mut buffer, length) else { return Ok(Answer::Silence) };
+    let Some(length) = ask(socket, &mut buffer, length) else { return Ok(Answer::Silence) };
     Ok(answer_of(&Message::parse(&buffer[..length]).map_err(|e| format!("{e:?}"))?))
 }
 
