@@ -140,6 +140,8 @@ pub(crate) struct Allocation {
     /// It may have ended.
     perhaps_ended: bool,
     sure: bool,
+    /// No client was told of it: its sockets are those that nobody was told of when an answer was lost.
+    guessed: bool,
     pub(crate) permissions: BTreeMap<IpAddr, Permission>,
     pub(crate) channels: BTreeMap<u16, Channel>,
     bits: Option<Bucket>,
@@ -494,7 +496,7 @@ impl Oracle {
         };
         let until = now.mono.after(self.limits.lifetime_max.max(self.limits.lifetime));
         self.by_five.insert(five, self.allocations.len());
-        self.allocations.push(Allocation::new(worker, five, user, relays, until));
+        self.allocations.push(Allocation { guessed: true, ..Allocation::new(worker, five, user, relays, until) });
     }
 
     // What comes out.
@@ -723,7 +725,7 @@ impl Oracle {
             };
             let free = socket.allocation.is_none_or(|at| {
                 let other = &self.allocations[at];
-                !other.sure && other.five == five && request.lost
+                !other.sure && request.lost && (other.five == five || other.guessed)
             });
             if socket.role != SocketRole::Relay || !free {
                 return if request.lost {
@@ -732,7 +734,12 @@ impl Oracle {
                     Err("a client is told of a relayed address that is another's".into())
                 };
             }
-            socket.allocation = Some(self.allocations.len());
+            // Where two answers were lost, it was guessed to be the other one's.
+            if let Some(at) =
+                socket.allocation.replace(self.allocations.len()).filter(|at| self.allocations[*at].guessed)
+            {
+                self.allocations[at].relays.retain(|(_, taken)| taken != handle);
+            }
             relays.push((relayed, *handle));
         }
         self.check_wishes(now, message, request, &relays)?;
@@ -1019,6 +1026,7 @@ impl Allocation {
             ended: false,
             perhaps_ended: false,
             sure: false,
+            guessed: false,
             permissions: BTreeMap::new(),
             channels: BTreeMap::new(),
             bits: None,
