@@ -408,6 +408,11 @@ pub const FAMILIES: &[Family] = &[
         "Events that were not written: their queue was full, the disk took nothing for too long, the process ended.",
     ),
     record_counter(
+        "sluice_record_addresses_lost_total",
+        |records| records.addresses_lost as f64,
+        "Records written without their addresses: they waited for the disk until the key of their day was no more.",
+    ),
+    record_counter(
         "sluice_record_denials_left_out_total",
         |records| records.denials_left_out as f64,
         "Refusals that were not written, since their tenant had too many in that minute.",

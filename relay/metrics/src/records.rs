@@ -9,6 +9,8 @@ pub struct Records {
     pub events_written: u64,
     /// Events lost.
     pub events_lost: u64,
+    /// Records that were written without their addresses, whose key was no more.
+    pub addresses_lost: u64,
     /// Refusals that were not written down, since their tenant had too many.
     pub denials_left_out: u64,
     /// Admissions by what came of their record.

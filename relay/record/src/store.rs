@@ -189,6 +189,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) vault: &'a Vault,
     pub(crate) now: Moment,
+    /// Records of it that have no addresses, since the day is over that they are of, and its key is not there.
+    pub(crate) addresses_lost: u64,
     chain: Chain,
 }
 
@@ -232,7 +234,8 @@ impl Store {
         work: impl FnOnce(&mut Writer<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let transaction = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
-        let mut writer = Writer { connection: &transaction, vault: &self.vault, now, chain: self.chain };
+        let mut writer =
+            Writer { connection: &transaction, vault: &self.vault, now, addresses_lost: 0, chain: self.chain };
         let done = work(&mut writer)?;
         let mut chain = writer.chain;
         chain.sign(&transaction, &self.vault)?;

@@ -116,6 +116,9 @@ pub enum SealError {
     /// The tenant keeps nothing of class `ip`.
     #[error("this tenant's addresses are not kept")]
     NotKept,
+    /// It is of a day that is over, and whose key is not there.
+    #[error("the key of {0} is not there, and none is made for a day that is over")]
+    DayOver(Day),
     /// There is no key to seal with.
     #[error("nothing can be sealed: {0}")]
     Failed(String),
@@ -208,8 +211,17 @@ impl Vault {
     /// # Errors
     /// The tenant keeps no addresses, or there is no key.
     pub fn seal(&self, tenant: &str, id: &[u8; 16], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.seal_of(tenant, Day::of(self.platform.moment().unix_seconds), id, plaintext)
+    }
+
+    /// Seals something of class `ip` that was so on `day`, under the key of that day: it lives no longer for having
+    /// waited to be written.
+    ///
+    /// # Errors
+    /// As for [`Vault::seal`], and the day is over and its key not there.
+    pub fn seal_of(&self, tenant: &str, day: Day, id: &[u8; 16], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut inner = self.lock();
-        let (name, nonce) = (self.today(&mut inner, tenant)?, self.nonce());
+        let (name, nonce) = (self.of_day(&mut inner, tenant, day)?, self.nonce());
         let key = inner.key(&name)?;
         let header = Header { class: Class::Ip, tenant, day: name.day, key: seal::key_id(key) };
         header.seal(key, nonce, id, plaintext).ok_or_else(too_long)
@@ -233,10 +245,21 @@ impl Vault {
         seal::open(cell.bytes(), sealed, id).ok_or(OpenError::Damaged)
     }
 
+    /// Makes the tenant's key of today, if it is not there: what happens today can be sealed under it tomorrow.
+    pub fn prepare(&self, tenant: &str) {
+        // Where there is none to be had, sealing says why.
+        let _ = self.today(&mut self.lock(), tenant);
+    }
+
     /// What an address is found by today; `None` where the tenant keeps no addresses or there is no key.
     pub fn index(&self, tenant: &str, ip: Pii<IpAddr>) -> Option<[u8; 16]> {
+        self.index_of(tenant, Day::of(self.platform.moment().unix_seconds), ip)
+    }
+
+    /// What an address of that day is found by; `None` where the tenant keeps no addresses or there is no key.
+    pub fn index_of(&self, tenant: &str, day: Day, ip: Pii<IpAddr>) -> Option<[u8; 16]> {
         let mut inner = self.lock();
-        let name = self.today(&mut inner, tenant).ok()?;
+        let name = self.of_day(&mut inner, tenant, day).ok()?;
         inner.key(&name).ok().map(|key| pseudonym::index(key, &ip))
     }
 
@@ -382,6 +405,20 @@ impl Vault {
         let mut nonce = [0; NONCE_BYTES];
         self.platform.random(&mut nonce);
         nonce
+    }
+
+    /// The key of a day, after all that are overdue are gone. Only that of today is made if need be.
+    fn of_day(&self, inner: &mut Inner, tenant: &str, day: Day) -> Result<KeyName, SealError> {
+        let now = self.platform.moment();
+        if Day::of(now.unix_seconds) == day {
+            return self.today(inner, tenant);
+        }
+        let _ = self.sweep_locked(inner, now);
+        if inner.ring.retention_days(tenant) == 0 {
+            return Err(SealError::NotKept);
+        }
+        let name = KeyName { tenant: Arc::from(tenant), day };
+        if inner.ring.is_live(&name, now) { Ok(name) } else { Err(SealError::DayOver(day)) }
     }
 
     /// The key of today, made if need be, after all that are overdue are gone.

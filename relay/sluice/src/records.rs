@@ -235,6 +235,7 @@ fn figures(stats: &RecordStats) -> Figures {
     Figures {
         events_written: stats.events_written,
         events_lost: stats.events_lost,
+        addresses_lost: stats.addresses_lost,
         denials_left_out: stats.denials_beyond,
         admissions: Admissions {
             written: stats.admissions_written,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_base::event::{Denied, RelayEvent};
+use sluice_base::event::{Began, Denied, Ended, RelayEvent};
 use sluice_base::limits::{DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_LINGER};
 use sluice_base::{Mono, SessionId};
 use sluice_privacy::Moment;
@@ -33,6 +33,16 @@ impl Item {
         matches!(self, Item::Admission(..))
     }
 
+    /// Whose it is, and since when it is so, in seconds since the Unix epoch; none where it says nothing of anybody.
+    const fn of(&self) -> Option<(&Arc<str>, u64)> {
+        match self {
+            Item::Event(RelayEvent::Began(Began { unix_seconds, .. }), tenant)
+            | Item::Event(RelayEvent::Ended(Ended { unix_seconds, .. }), tenant)
+            | Item::Denied(Denied { unix_seconds, .. }, tenant, _) => Some((tenant, *unix_seconds)),
+            Item::Event(..) | Item::Admission(..) | Item::NotBegun(..) => None,
+        }
+    }
+
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), Failure> {
         match self {
             Item::Event(RelayEvent::Began(event), tenant) => writer.began(event, tenant),
@@ -47,7 +57,8 @@ impl Item {
 
 fn arrival<'a>(admission: &'a Admission, tenant: &'a str) -> Arrival<'a> {
     let Admission { session, user, client, unix_seconds, .. } = admission;
-    Arrival { session: *session, tenant, user, client: *client, relayed: [None; 2], unix_seconds: *unix_seconds }
+    let (session, client, unix_seconds) = (*session, *client, *unix_seconds);
+    Arrival { session, tenant, user, client, relayed: [None; 2], unix_seconds, told: unix_seconds }
 }
 
 /// How many refusals of each tenant were written down in this minute.
@@ -111,6 +122,10 @@ impl Keeper {
         if self.group.len() >= STORE_BACKLOG_MAX {
             return add(&self.shared.cells.events_lost, 1);
         }
+        if self.shared.trouble().is_some() {
+            // It may have to wait beyond its day, which has to have a key by then.
+            self.store.vault().prepare(&tenant);
+        }
         match event {
             RelayEvent::Denied(denied) => self.group.push(Item::Denied(denied, tenant, id)),
             RelayEvent::StreamEnded(_) => {}
@@ -140,14 +155,22 @@ impl Keeper {
     pub(super) fn commit(&mut self) {
         let now = self.platform.moment();
         self.refuse_late(now);
+        self.drop_expired();
         if self.group.is_empty() {
             self.since = None;
             return;
         }
         let group = std::mem::take(&mut self.group);
         self.since = None;
-        match self.write(|writer| group.iter().try_for_each(|item| item.write(writer))) {
-            Ok(()) => self.settle(group),
+        let write = |writer: &mut Writer<'_>| {
+            group.iter().try_for_each(|item| item.write(writer))?;
+            Ok(writer.addresses_lost)
+        };
+        match self.write(write) {
+            Ok(addresses_lost) => {
+                add(&self.shared.cells.addresses_lost, addresses_lost);
+                self.settle(group);
+            }
             Err(trouble) => self.refuse(group, trouble),
         }
         set(&self.shared.cells.backlog, if self.shared.trouble().is_some() { self.group.len() as u64 } else { 0 });
@@ -186,6 +209,7 @@ impl Keeper {
         let (awaited, kept): (Vec<Item>, Vec<Item>) = group.into_iter().partition(Item::is_awaited);
         add(&self.shared.cells.admissions_failed, awaited.len() as u64);
         drop(awaited);
+        kept.iter().filter_map(Item::of).for_each(|(tenant, _)| self.store.vault().prepare(tenant));
         self.since = Some(Instant::now());
         self.group = kept;
     }
@@ -195,8 +219,12 @@ impl Keeper {
         let mut trouble = None;
         for item in items {
             let cells = &self.shared.cells;
-            match self.store.write(self.platform.moment(), |writer| item.write(writer)) {
-                Ok(()) => self.settle(vec![item]),
+            let write = |writer: &mut Writer<'_>| item.write(writer).map(|()| writer.addresses_lost);
+            match self.store.write(self.platform.moment(), write) {
+                Ok(addresses_lost) => {
+                    add(&cells.addresses_lost, addresses_lost);
+                    self.settle(vec![item]);
+                }
                 Err(failure) => {
                     add(if item.is_awaited() { &cells.admissions_failed } else { &cells.events_lost }, 1);
                     trouble = Some(failure.trouble()).filter(|trouble| *trouble != Trouble::Record).or(trouble);
@@ -205,6 +233,14 @@ impl Keeper {
         }
         // Said once for all of them.
         self.note(trouble);
+    }
+
+    /// What the disk took nothing of until its retention was over is not written any more.
+    fn drop_expired(&mut self) {
+        let retention = self.retention.access_audit.as_secs();
+        let horizon = self.store.vault().horizon().unix_seconds.saturating_sub(retention);
+        let expired = self.group.extract_if(.., |item| item.of().is_some_and(|(_, at)| at < horizon)).count();
+        add(&self.shared.cells.events_lost, expired as u64);
     }
 
     /// Answers with no whoever has waited too long already: the client is told before it asks again.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use sluice_base::event::{Began, Denied, Ended, RelayEvent, StreamEnded};
 use sluice_base::{Pii, SessionId, TransportAddress};
 use sluice_crypto::{base64_encode, hex_encode};
+use sluice_privacy::Day;
 use sluice_privacy::pseudonym::Purpose;
 
 use crate::spool::Line;
@@ -17,7 +18,7 @@ const QUALITY: &str = "quality";
 /// Class `control-log`.
 const CONTROL: &str = "control";
 
-/// The lines of an event of a tenant. Addresses are sealed under the key of the day for the record `id` of a refusal,
+/// The lines of an event of a tenant. Addresses are sealed under the key of their day for the record `id` of a refusal,
 /// or for the session; where they may not be kept, or there is no key, there is none.
 pub(super) fn of(vault: &Vault, event: &RelayEvent, tenant: &str, id: &[u8; 16]) -> Vec<Line> {
     let maker = Maker { vault, tenant };
@@ -41,7 +42,7 @@ impl Maker<'_> {
     fn began(&self, event: &Began) -> Line {
         let mut fields = self.of_session("began", event.unix_seconds, Some(event.session), Some(&event.user));
         fields.insert("lifetime_seconds".to_owned(), event.lifetime.as_secs().into());
-        self.seal(&mut fields, &event.session.0, event.client, event.relayed);
+        self.seal(&mut fields, event.unix_seconds, &event.session.0, event.client, event.relayed);
         line(CONTROL, fields)
     }
 
@@ -72,7 +73,7 @@ impl Maker<'_> {
         fields.insert("id".to_owned(), hex_encode(id).into());
         fields.insert("method".to_owned(), event.method.text().into());
         fields.insert("code".to_owned(), event.code.number().into());
-        self.seal(&mut fields, id, event.client, [None; 2]);
+        self.seal(&mut fields, event.unix_seconds, id, event.client, [None; 2]);
         line(CONTROL, fields)
     }
 
@@ -113,11 +114,12 @@ impl Maker<'_> {
     fn seal(
         &self,
         fields: &mut Map<String, Value>,
+        at: u64,
         id: &[u8; 16],
         client: TransportAddress,
         relayed: [Option<TransportAddress>; 2],
     ) {
-        if let Ok(sealed) = sealed_addresses(self.vault, self.tenant, id, client, relayed) {
+        if let Ok(sealed) = sealed_addresses(self.vault, self.tenant, Day::of(at), id, client, relayed) {
             fields.insert("addresses".to_owned(), json!(base64_encode(&sealed)));
         }
     }

@@ -32,6 +32,9 @@ stats! {
     events_written,
     /// Events that were lost: their queue was full, the disk took nothing for too long, the process ended.
     events_lost,
+    /// Records that were written without their addresses: they had waited until the key of their day was no more, or
+    /// that day had none.
+    addresses_lost,
     /// Refusals that were not written down, since their tenant had too many in that minute.
     denials_beyond,
     /// Admissions whose record was written in time.

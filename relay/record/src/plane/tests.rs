@@ -86,6 +86,12 @@ impl Bench {
         self.keeper.store.connection().query_row(query, [], |row| row.get(0)).unwrap()
     }
 
+    /// The days under whose keys sessions are sealed.
+    fn days(&self) -> Vec<Option<u32>> {
+        let mut query = self.keeper.store.connection().prepare("SELECT day FROM session ORDER BY day").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
     fn is_audit_whole(&self) -> bool {
         verify(self.folder.path(), &self.keeper.store.vault().verifying_key()).unwrap().is_ok()
     }
@@ -137,6 +143,47 @@ fn while_the_disk_takes_nothing_so_much_is_kept_and_the_rest_is_counted_as_lost(
     assert!(bench.keeper.is_group_due(bench.machine.moment()));
     bench.keeper.commit();
     assert_eq!((bench.shared.trouble(), bench.sessions()), (None, STORE_BACKLOG_MAX as i64));
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn what_waited_for_the_disk_is_sealed_under_the_key_of_its_own_day() {
+    let mut bench = Bench::new();
+    let today = bench.machine.moment().unix_seconds / DAY.as_secs();
+    bench.pragma("query_only = ON");
+    bench.end(1000);
+    bench.keeper.commit();
+    bench.machine.pass(DAY);
+    bench.keeper.commit();
+    assert_eq!(bench.days(), [Some(today as u32)]);
+    assert_eq!(bench.shared.stats().addresses_lost, 0);
+}
+
+#[test]
+fn what_waited_longer_than_the_key_of_its_day_lives_is_written_without_addresses_and_counted() {
+    let mut bench = Bench::new();
+    bench.pragma("query_only = ON");
+    bench.end(1000);
+    bench.keeper.commit();
+    bench.machine.pass(7 * DAY);
+    bench.keeper.commit();
+    assert_eq!(bench.days(), [None]);
+    let stats = bench.shared.stats();
+    assert_eq!((stats.events_written, stats.events_lost, stats.addresses_lost), (1, 0, 1));
+}
+
+#[test]
+fn what_waited_longer_than_it_may_be_kept_is_not_written_and_counted_as_lost() {
+    let mut bench = Bench::new();
+    bench.keeper.retention.access_audit = 2 * DAY;
+    bench.pragma("query_only = ON");
+    bench.end(1000);
+    bench.keeper.commit();
+    bench.machine.pass(3 * DAY);
+    bench.keeper.commit();
+    let stats = bench.shared.stats();
+    assert_eq!((bench.sessions(), stats.events_written, stats.events_lost), (0, 0, 1));
 }
 
 #[test]

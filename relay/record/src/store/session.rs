@@ -9,6 +9,7 @@ use serde_json::json;
 use sluice_base::event::{Began, Denied, Ended};
 use sluice_base::{Pii, SessionId, TransportAddress};
 use sluice_crypto::Zeroizing;
+use sluice_privacy::Day;
 use sluice_privacy::pseudonym::Purpose;
 use sluice_privacy::seal::Header;
 
@@ -31,6 +32,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) client: TransportAddress,
     pub(crate) relayed: [Option<TransportAddress>; 2],
     pub(crate) unix_seconds: u64,
+    /// When it was told: the addresses are sealed under the key of that day, however long the disk took nothing since.
+    pub(crate) told: u64,
 }
 
 /// What is sealed of a session: the whole of it that points to a device.
@@ -58,7 +61,8 @@ impl Writer<'_> {
     pub(crate) fn began(&mut self, event: &Began, tenant: &str) -> Result<(), Failure> {
         let Began { session, user, client, relayed, unix_seconds, .. } = event;
         let (session, client, relayed) = (*session, *client, *relayed);
-        let arrival = Arrival { session, tenant, user, client, relayed, unix_seconds: *unix_seconds };
+        let (unix_seconds, told) = (*unix_seconds, *unix_seconds);
+        let arrival = Arrival { session, tenant, user, client, relayed, unix_seconds, told };
         let state = self.state(session)?;
         match state {
             None => self.insert(&arrival, BEGAN),
@@ -74,7 +78,8 @@ impl Writer<'_> {
         if self.state(event.session)?.is_none() {
             let began = event.unix_seconds.saturating_sub(seconds);
             let (session, user, client) = (event.session, &event.user, event.client);
-            let arrival = Arrival { session, tenant, user, client, relayed: [None; 2], unix_seconds: began };
+            let (relayed, unix_seconds, told) = ([None; 2], began, event.unix_seconds);
+            let arrival = Arrival { session, tenant, user, client, relayed, unix_seconds, told };
             self.insert(&arrival, BEGAN)?;
         }
         let update = "UPDATE session SET state = ?, ended = ?, reason = ?, seconds = ?, packets_from_client = ?, \
@@ -105,7 +110,7 @@ impl Writer<'_> {
     pub(crate) fn denied(&mut self, event: &Denied, tenant: &str, id: [u8; 16]) -> Result<(), Failure> {
         let person = self.person(tenant, &event.user, event.unix_seconds)?;
         let (method, code) = (event.method.text(), event.code.number());
-        let sealed = self.seal(tenant, &id, event.client, [None; 2])?;
+        let sealed = self.seal(tenant, event.unix_seconds, &id, event.client, [None; 2])?;
         let (day, text, blind) = columns(sealed.as_ref());
         let insert = "INSERT INTO denial (id, tenant, person, session, at, method, code, day, sealed, blind) \
                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -156,7 +161,7 @@ impl Writer<'_> {
     fn insert(&mut self, arrival: &Arrival<'_>, state: i64) -> Result<(), Failure> {
         let id = arrival.session.0;
         let person = self.person(arrival.tenant, arrival.user, arrival.unix_seconds)?;
-        let sealed = self.seal(arrival.tenant, &id, arrival.client, arrival.relayed)?;
+        let sealed = self.seal(arrival.tenant, arrival.told, &id, arrival.client, arrival.relayed)?;
         let (day, text, _) = columns(sealed.as_ref());
         let insert = "INSERT INTO session (id, tenant, person, state, day, sealed, began) \
                       VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
@@ -173,7 +178,7 @@ impl Writer<'_> {
     /// The addresses of a session that has begun take the place of those of its admission.
     fn address(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
         let id = arrival.session.0;
-        let sealed = self.seal(arrival.tenant, &id, arrival.client, arrival.relayed)?;
+        let sealed = self.seal(arrival.tenant, arrival.told, &id, arrival.client, arrival.relayed)?;
         let (day, text, _) = columns(sealed.as_ref());
         let update = "UPDATE session SET state = ?, day = ?, sealed = ? WHERE id = ?";
         self.connection.prepare_cached(update)?.execute(params![BEGAN, day, text, id.as_slice()])?;
@@ -190,22 +195,29 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Seals addresses under the key of the day; none where the tenant's may not be kept.
+    /// Seals addresses under the key of the day of `told`; none where the tenant's may not be kept, or where that day
+    /// is over and its key is not there.
     fn seal(
-        &self,
+        &mut self,
         tenant: &str,
+        told: u64,
         id: &[u8; 16],
         client: TransportAddress,
         relayed: [Option<TransportAddress>; 2],
     ) -> Result<Option<Sealed>, Failure> {
-        let text = match sealed_addresses(self.vault, tenant, id, client, relayed) {
+        let day = Day::of(told);
+        let text = match sealed_addresses(self.vault, tenant, day, id, client, relayed) {
             Ok(text) => text,
             Err(SealError::NotKept) => return Ok(None),
+            Err(SealError::DayOver(_)) => {
+                self.addresses_lost += 1;
+                return Ok(None);
+            }
             Err(e) => return Err(Failure::sealing(e)),
         };
-        let of_client = self.vault.index(tenant, client.ip());
-        let of_relayed =
-            relayed.iter().flatten().filter_map(|a| Some(with_port(&self.vault.index(tenant, a.ip())?, a.port())));
+        let index = |ip| self.vault.index_of(tenant, day, ip);
+        let of_client = index(client.ip());
+        let of_relayed = relayed.iter().flatten().filter_map(|a| Some(with_port(&index(a.ip())?, a.port())));
         let blind = of_client.into_iter().chain(of_relayed).collect();
         let day = Header::read(&text).map_or(0, |header| header.day.0);
         Ok(Some(Sealed { day, text, blind }))
@@ -223,13 +235,14 @@ impl Writer<'_> {
     }
 }
 
-/// A session's addresses, sealed under the key of the day for the record `id`.
+/// A session's addresses, sealed under the key of their day for the record `id`.
 ///
 /// # Errors
 /// The tenant keeps none, or there is no key.
 pub(crate) fn sealed_addresses(
     vault: &Vault,
     tenant: &str,
+    day: Day,
     id: &[u8; 16],
     client: TransportAddress,
     relayed: [Option<TransportAddress>; 2],
@@ -237,7 +250,7 @@ pub(crate) fn sealed_addresses(
     let relayed = relayed.iter().flatten().map(|a| *a.expose()).collect();
     let addresses = Addresses { client: *client.expose(), relayed };
     let text = Zeroizing::new(serde_json::to_vec(&addresses).unwrap_or_default());
-    vault.seal(tenant, id, &text)
+    vault.seal_of(tenant, day, id, &text)
 }
 
 /// The blind index of a relayed transport address, out of that of its address: every session has the same few of these,
