@@ -442,6 +442,10 @@ pub const STORE_CHORES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often what has reached the end of its retention is removed: each hour of lateness is one in three years.
 pub const STORE_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Rows that a sweep, or the end of a key, removes in one transaction: 2 to 3 ms of the thread that admissions wait
+/// for, which are served between two of these; ten times as long, on a slow disk, is still less than they may wait.
+pub const STORE_SWEEP_ROWS_MAX: usize = 512;
+
 /// How long an admission may wait for its record unless the configuration says otherwise: a disk that syncs more slowly
 /// holds up calls, and the client's first retransmission comes after 500 ms.
 pub const ADMISSION_WAIT_DEFAULT: Duration = Duration::from_millis(50);

@@ -10,7 +10,9 @@ mod chain;
 mod read;
 mod verify;
 
-pub(crate) use chain::{Chain, Draft};
+#[cfg(test)]
+pub(crate) use chain::PRUNING;
+pub(crate) use chain::{Chain, Draft, prunable_entries};
 pub(crate) use read::tail;
 pub use read::{ExportError, Line, export};
 pub(crate) use verify::publish_key;

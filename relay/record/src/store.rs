@@ -15,6 +15,7 @@ pub use folder::FolderError;
 pub(crate) use folder::{Folder, make, private};
 pub(crate) use lookup::Wanted;
 pub use lookup::{Found, FoundSession, GoneDay, Role};
+pub(crate) use retention::DeadKey;
 pub use retention::{ClassStatus, Retention, Swept};
 pub(crate) use schema::check as check_schema;
 pub(crate) use session::{Arrival, sealed_addresses};
@@ -28,7 +29,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transac
 use sluice_base::limits::{STORE_CHECKED_BYTES_MAX, STORE_JOURNAL_BYTES_MAX};
 use sluice_privacy::Moment;
 
-use crate::audit::{Chain, Draft};
+use crate::audit::{Chain, Draft, prunable_entries};
 use crate::vault::{SealError, Vault};
 
 /// The database's file in the state directory.
@@ -249,9 +250,9 @@ impl Store {
         &self.connection
     }
 
-    /// See [`Chain::prunable_entries`].
+    /// See [`prunable_entries`].
     pub(crate) fn prunable(&self, horizon: u64) -> Result<u64, Failure> {
-        self.chain.prunable_entries(&self.connection, horizon)
+        prunable_entries(&self.connection, horizon)
     }
 
     /// Number of the last entry of the audit.
@@ -305,8 +306,8 @@ impl Writer<'_> {
     }
 
     /// See [`Chain::prune`].
-    pub(crate) fn prune(&mut self, horizon: u64) -> Result<u64, Failure> {
-        self.chain.prune(self.connection, self.vault, horizon)
+    pub(crate) fn prune(&mut self, horizon: u64, most: u64) -> Result<u64, Failure> {
+        self.chain.prune(self.connection, self.vault, horizon, most)
     }
 }
 

@@ -123,43 +123,77 @@ impl Chain {
         Ok(())
     }
 
-    /// Removes the entries that are older than `horizon`, in seconds since the Unix epoch, up to the last checkpoint
-    /// among them, which becomes the chain's beginning. How many there were.
-    pub(crate) fn prune(&self, connection: &Connection, vault: &Vault, horizon: u64) -> Result<u64, Failure> {
-        let Some((seq, at, hash)) = self.prunable(connection, horizon)? else { return Ok(0) };
-        let old = entries_to(connection, seq)?;
-        if old > 0 {
-            put_bound(connection, vault, Mark::Origin, seq, at, &hash)?;
-            connection.execute("DELETE FROM audit WHERE seq <= ?", [seq])?;
-            connection.execute("DELETE FROM checkpoint WHERE seq <= ?", [seq])?;
-        }
-        Ok(old)
+    /// Removes entries that are older than `horizon`, in seconds since the Unix epoch, up to a checkpoint among them,
+    /// which becomes the chain's beginning: `most` of them, or as many as there are to the first checkpoint. How many
+    /// there were.
+    pub(crate) fn prune(
+        &self,
+        connection: &Connection,
+        vault: &Vault,
+        horizon: u64,
+        most: u64,
+    ) -> Result<u64, Failure> {
+        let Some(first) = first(connection)? else { return Ok(0) };
+        let Some((seq, at, hash)) = prunable(connection, first, horizon, most)? else { return Ok(0) };
+        put_bound(connection, vault, Mark::Origin, seq, at, &hash)?;
+        let removed = connection.execute(PRUNE, [seq])?;
+        connection.execute(PRUNE_CHECKPOINTS, [seq])?;
+        Ok(removed as u64)
     }
+}
 
-    /// How many entries [`Chain::prune`] would remove.
-    pub(crate) fn prunable_entries(&self, connection: &Connection, horizon: u64) -> Result<u64, Failure> {
-        self.prunable(connection, horizon)?.map_or(Ok(0), |(seq, ..)| entries_to(connection, seq))
+/// How many entries [`Chain::prune`] would remove when it is called until it removes none.
+pub(crate) fn prunable_entries(connection: &Connection, horizon: u64) -> Result<u64, Failure> {
+    let Some(first) = first(connection)? else { return Ok(0) };
+    let mut next = first;
+    while let Some((seq, ..)) = prunable(connection, next, horizon, AUDIT_CHECKPOINT_ENTRIES)? {
+        next = seq + 1;
     }
+    Ok(next - first)
+}
 
-    /// The last checkpoint of which, with everything before it, nothing has to be kept.
-    fn prunable(&self, connection: &Connection, horizon: u64) -> Result<Option<(u64, i64, Vec<u8>)>, Failure> {
-        let horizon = i64::try_from(horizon).unwrap_or(i64::MAX);
-        // Times of entries need not rise with their numbers: the first that is kept bounds what may go.
-        let kept = "SELECT COALESCE(MIN(seq), ?2) FROM audit WHERE at >= ?1";
-        let kept: u64 = connection.query_row(kept, params![horizon, self.seq + 1], |row| row.get(0))?;
-        let found = "SELECT seq, at, hash FROM checkpoint WHERE seq < ? ORDER BY seq DESC LIMIT 1";
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        Ok(connection.query_row(found, [kept], row).optional()?)
-    }
+/// What pruning asks of the tables.
+#[cfg(test)]
+pub(crate) const PRUNING: &[&str] = &[FIRST, REACHED, NEXT, KEPT, LAST, PRUNE, PRUNE_CHECKPOINTS];
+
+const FIRST: &str = "SELECT MIN(seq) FROM audit";
+const REACHED: &str = "SELECT MAX(seq) FROM checkpoint WHERE seq BETWEEN ?1 AND ?2";
+const NEXT: &str = "SELECT MIN(seq) FROM checkpoint WHERE seq >= ?1";
+const KEPT: &str = "SELECT MIN(seq) FROM audit WHERE seq BETWEEN ?1 AND ?2 AND at >= ?3";
+const LAST: &str = "SELECT seq, at, hash FROM checkpoint WHERE seq >= ?1 AND seq < ?2 ORDER BY seq DESC LIMIT 1";
+const PRUNE: &str = "DELETE FROM audit WHERE seq <= ?1";
+const PRUNE_CHECKPOINTS: &str = "DELETE FROM checkpoint WHERE seq <= ?1";
+
+/// Number of the first entry.
+fn first(connection: &Connection) -> Result<Option<u64>, Failure> {
+    Ok(connection.prepare_cached(FIRST)?.query_row([], |row| row.get(0))?)
+}
+
+/// Of the entries from `first` on, `most` or as many as there are to the next checkpoint: the last checkpoint of which,
+/// with everything before it, nothing has to be kept.
+fn prunable(
+    connection: &Connection,
+    first: u64,
+    horizon: u64,
+    most: u64,
+) -> Result<Option<(u64, i64, Vec<u8>)>, Failure> {
+    let number = |query: &str, values: &[&dyn rusqlite::ToSql]| -> Result<Option<u64>, Failure> {
+        Ok(connection.prepare_cached(query)?.query_row(values, |row| row.get(0))?)
+    };
+    let reached = number(REACHED, params![first, first.saturating_add(most).saturating_sub(1)])?;
+    let Some(end) = reached.map_or_else(|| number(NEXT, params![first]), |seq| Ok(Some(seq)))? else {
+        return Ok(None);
+    };
+    let horizon = i64::try_from(horizon).unwrap_or(i64::MAX);
+    // Times of entries need not rise with their numbers: the first that is kept bounds what may go.
+    let kept = number(KEPT, params![first, end, horizon])?.unwrap_or(end + 1);
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    Ok(connection.prepare_cached(LAST)?.query_row([first, kept], row).optional()?)
 }
 
 /// The day of an entry.
 fn day(at: i64) -> Day {
     Day::of(u64::try_from(at).unwrap_or(0))
-}
-
-fn entries_to(connection: &Connection, seq: u64) -> Result<u64, Failure> {
-    Ok(connection.query_row("SELECT COUNT(*) FROM audit WHERE seq <= ?", [seq], |row| row.get(0))?)
 }
 
 fn put_bound(

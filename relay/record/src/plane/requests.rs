@@ -44,7 +44,11 @@ impl Keeper {
                 lines.map(Response::Entries).map_err(|e| unreadable(&e.into()))
             }
             Request::RetentionStatus => self.retention_status(),
-            Request::Sweep { dry_run, beyond_24h, uid } => self.sweep_now(dry_run, beyond_24h, uid),
+            Request::Sweep { dry_run: true, beyond_24h, .. } => self.sweep_dry(beyond_24h),
+            Request::Sweep { beyond_24h, uid, .. } => match self.believe_clock(beyond_24h, uid) {
+                Ok(()) => return self.sweep_for(answer),
+                Err(error) => Err(error),
+            },
         };
         answer.give(answered);
     }
@@ -115,20 +119,23 @@ impl Keeper {
         }))
     }
 
-    fn sweep_now(&mut self, dry_run: bool, beyond_24h: bool, uid: u32) -> Answered {
+    fn sweep_dry(&self, beyond_24h: bool) -> Answered {
         let now = self.platform.moment().unix_seconds;
-        if dry_run {
-            let until = if beyond_24h { now } else { self.store.vault().horizon().unix_seconds };
-            let swept = self.store.sweep_dry(&self.retention, until);
-            return swept.map(Response::Swept).map_err(|failure| unreadable(&failure));
-        }
+        let until = if beyond_24h { now } else { self.store.vault().horizon().unix_seconds };
+        let swept = self.store.sweep_dry(&self.retention, until);
+        swept.map(Response::Swept).map_err(|failure| unreadable(&failure))
+    }
+
+    /// Takes the operator's word for the wall clock, where it is given.
+    fn believe_clock(&mut self, beyond_24h: bool, uid: u32) -> Result<(), RequestError> {
+        let now = self.platform.moment().unix_seconds;
         if beyond_24h {
             let body = json!({ "what": "the wall clock is confirmed", "clock": now, "uid": uid });
             self.record(&Draft { at: now, kind: Kind::Admin, tenant: "", session: None, body })?;
             let confirmed = self.store.vault().confirm_clock();
             confirmed.map_err(|e| RequestError::NotRecorded(format!("the clock cannot be remembered: {e}")))?;
         }
-        self.sweep().map(Response::Swept).map_err(not_recorded)
+        Ok(())
     }
 
     /// Copies on a thread of its own, so that nobody's record waits for it.
@@ -178,7 +185,7 @@ fn no_address(text: &str, what: &str) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn not_recorded(trouble: Trouble) -> RequestError {
+pub(super) fn not_recorded(trouble: Trouble) -> RequestError {
     RequestError::NotRecorded(trouble.to_string())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use sluice_base::event::{EndReason, Ended, RelayEvent};
-use sluice_base::limits::STORE_BACKLOG_MAX;
+use sluice_base::limits::{STORE_BACKLOG_MAX, STORE_SWEEP_ROWS_MAX};
 use sluice_base::message::Traffic;
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
 
@@ -82,14 +82,17 @@ impl Bench {
     }
 
     fn sessions(&self) -> i64 {
-        let query = "SELECT COUNT(*) FROM session";
-        self.keeper.store.connection().query_row(query, [], |row| row.get(0)).unwrap()
+        self.count("SELECT COUNT(*) FROM session")
     }
 
     /// The days under whose keys sessions are sealed.
     fn days(&self) -> Vec<Option<u32>> {
         let mut query = self.keeper.store.connection().prepare("SELECT day FROM session ORDER BY day").unwrap();
         query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    fn count(&self, query: &str) -> i64 {
+        self.keeper.store.connection().query_row(query, [], |row| row.get(0)).unwrap()
     }
 
     fn is_audit_whole(&self) -> bool {
@@ -223,12 +226,59 @@ fn what_a_dead_key_had_sealed_is_removed_as_soon_as_the_disk_takes_it() {
     bench.pragma("query_only = ON");
     bench.machine.pass(Duration::from_secs(7 * 86_400));
     bench.keeper.chores();
-    let sealed = "SELECT COUNT(*) FROM session WHERE sealed IS NOT NULL";
-    let count =
-        |bench: &Bench| -> i64 { bench.keeper.store.connection().query_row(sealed, [], |row| row.get(0)).unwrap() };
-    assert_eq!((bench.shared.stats().keys_destroyed, count(&bench)), (1, 1), "the key is gone all the same");
+    assert_eq!((bench.shared.stats().keys_destroyed, bench.count(SEALED)), (1, 1), "the key is gone all the same");
     bench.machine.pass(Duration::from_secs(2));
     bench.keeper.chores();
-    assert_eq!(count(&bench), 0);
+    assert_eq!(bench.count(SEALED), 0);
     assert!(bench.is_audit_whole());
+}
+
+const SEALED: &str = "SELECT COUNT(*) FROM session WHERE sealed IS NOT NULL";
+
+/// Sessions that are over, so many that one transaction does not remove them.
+fn end_many(bench: &mut Bench) {
+    for n in 0..2 * STORE_SWEEP_ROWS_MAX + 10 {
+        bench.end(n as u128 + 1000);
+    }
+    bench.keeper.commit();
+}
+
+#[test]
+fn a_sweep_lets_admissions_pass_between_two_of_its_parts() {
+    let mut bench = Bench::new();
+    end_many(&mut bench);
+    let whole = bench.sessions();
+    bench.machine.pass(3 * 366 * DAY);
+    bench.keeper.chores();
+    assert_eq!(bench.count(SEALED), whole - STORE_SWEEP_ROWS_MAX as i64 + 1, "the dead key's entry is one");
+    let mut parts = 0;
+    while bench.sessions() > 0 {
+        parts += 1;
+        let before = bench.sessions();
+        bench.keeper.chores();
+        assert!(before - bench.sessions() <= STORE_SWEEP_ROWS_MAX as i64);
+        if parts == 3 {
+            assert!(bench.admit(1));
+            bench.keeper.store.connection().execute("DELETE FROM session WHERE id = ?", [[1_u8; 16]]).unwrap();
+        }
+    }
+    assert_eq!(parts, 5, "two for what the key had sealed, three for the sessions");
+    assert!(bench.is_audit_whole());
+}
+
+#[test]
+fn since_when_a_key_is_dead_is_known_for_as_long_as_there_is_a_session_of_its_day() {
+    let mut bench = Bench::new();
+    assert!(bench.admit(1));
+    let dead = "SELECT COUNT(*) FROM dead_key";
+    for _ in 0..2 {
+        bench.machine.pass(3 * 366 * DAY);
+        bench.keeper.chores();
+        assert_eq!(bench.count(dead), 1, "the session goes on");
+    }
+    bench.end(u128::from_be_bytes([1; 16]));
+    bench.keeper.commit();
+    bench.machine.pass(3 * 366 * DAY);
+    bench.keeper.chores();
+    assert_eq!((bench.count(dead), bench.sessions()), (0, 0));
 }

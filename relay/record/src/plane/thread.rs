@@ -13,12 +13,14 @@ use sluice_base::{Mono, TenantId};
 use sluice_privacy::Moment;
 
 use super::group::{DenialBudget, Item};
+use super::message::{Answer, RequestError, Response};
+use super::requests::not_recorded;
 use super::stats::{Shared, add, set};
 use super::{Names, PlaneOptions, Queues, Said};
 use crate::audit::{Draft, Kind};
 use crate::spool::SpoolHandle;
-use crate::store::{Failure, Retention, Store, Swept, Trouble, Writer};
-use crate::vault::{DestroyedKey, Platform};
+use crate::store::{DeadKey, Failure, Retention, Store, Swept, Trouble, Writer};
+use crate::vault::Platform;
 
 /// Keeps the store: takes records, commits them in groups, answers, and does what is due.
 pub(super) struct Keeper {
@@ -42,12 +44,22 @@ pub(super) struct Keeper {
     queues: Queues,
     /// The first entry of this run is written.
     has_opened: bool,
-    /// Destroyed keys whose records are still there.
-    dead: Vec<DestroyedKey>,
+    /// Dead keys whose records are still there.
+    dead: Vec<DeadKey>,
+    /// A sweep that goes on.
+    sweeping: Option<Sweeping>,
     undestroyed: usize,
     seen: Moment,
     next_chores: Mono,
     next_sweep: Mono,
+}
+
+/// A sweep, which removes a part at a time.
+#[derive(Default)]
+struct Sweeping {
+    swept: Swept,
+    /// Whoever waits for its end.
+    answers: Vec<Answer<Result<Response, RequestError>>>,
 }
 
 /// Says that nothing is written any more, by whichever way the thread ends.
@@ -91,6 +103,7 @@ impl Keeper {
             queues,
             has_opened: false,
             dead: Vec::new(),
+            sweeping: None,
             undestroyed: 0,
             seen,
             next_chores: Mono::default(),
@@ -103,7 +116,11 @@ impl Keeper {
         let _will = LastWill(self.shared.clone(), self.queues.clone());
         loop {
             self.chores();
-            let wait = if self.group.is_empty() { STORE_CHORES_INTERVAL } else { STORE_LINGER };
+            let wait = match self.group.is_empty() {
+                _ if self.has_to_clear(self.platform.moment()) => Duration::ZERO,
+                true => STORE_CHORES_INTERVAL,
+                false => STORE_LINGER,
+            };
             let mut said = None;
             select! {
                 recv(self.queues.records) -> record => match record {
@@ -174,39 +191,66 @@ impl Keeper {
         }
     }
 
-    /// What is due by the clock.
+    /// What is due by the clock, and a part of what is to be removed.
     pub(super) fn chores(&mut self) {
         let now = self.platform.moment();
-        if now.boot < self.next_chores {
-            return;
+        let is_due = now.boot >= self.next_chores;
+        if is_due {
+            self.next_chores = now.boot.after(STORE_CHORES_INTERVAL);
+            self.look_at_clock(now);
+            self.look_at_keys();
+            if !self.has_opened {
+                self.open();
+            }
+            if now.boot >= self.next_sweep {
+                self.next_sweep = now.boot.after(STORE_SWEEP_INTERVAL);
+                self.sweeping.get_or_insert_default();
+            }
         }
-        self.next_chores = now.boot.after(STORE_CHORES_INTERVAL);
-        self.look_at_clock(now);
-        self.bury_keys();
-        if !self.has_opened {
-            self.has_opened = self.write(open).map(|lost| add(&self.shared.cells.keys_lost, lost)).is_ok();
+        let has_cleared = self.has_to_clear(now);
+        if has_cleared {
+            self.clear();
         }
-        if now.boot >= self.next_sweep {
-            self.next_sweep = now.boot.after(STORE_SWEEP_INTERVAL);
-            let _ = self.sweep();
-        }
-        if self.must_truncate && self.shared.trouble().is_none() {
+        let is_clear = self.dead.is_empty() && self.sweeping.is_none();
+        if self.must_truncate && is_clear && (is_due || has_cleared) && self.shared.trouble().is_none() {
             self.must_truncate = !self.store.truncate_journal().unwrap_or(false);
         }
     }
 
-    /// What destroyed keys had sealed is removed.
-    fn bury_keys(&mut self) {
+    /// Whether there is something to be removed, and a disk that takes it.
+    fn has_to_clear(&self, now: Moment) -> bool {
+        let is_there = !self.dead.is_empty() || self.sweeping.is_some();
+        is_there && (self.shared.trouble().is_none() || now.boot >= self.retry_at)
+    }
+
+    /// Removes a part of what is to be removed, so that nobody waits for the whole of it.
+    fn clear(&mut self) {
+        if self.dead.is_empty() {
+            return self.sweep();
+        }
+        let mut dead = std::mem::take(&mut self.dead);
+        if let Ok(forgotten) = self.write(|writer| writer.forget(&dead)) {
+            self.must_truncate = true;
+            dead.iter_mut().take(forgotten.told).for_each(|key| key.is_told = true);
+            dead.drain(..forgotten.whole);
+        }
+        self.dead = dead;
+    }
+
+    /// The first entry of this run.
+    fn open(&mut self) {
+        if let Ok(lost) = self.write(open) {
+            self.has_opened = true;
+            add(&self.shared.cells.keys_lost, lost.len() as u64);
+            self.dead.extend(lost);
+        }
+    }
+
+    /// Keys whose end has come are destroyed, by whomever.
+    fn look_at_keys(&mut self) {
         let destroyed = self.store.vault().sweep();
         add(&self.shared.cells.keys_destroyed, destroyed.keys.len() as u64 + destroyed.untold);
-        self.dead.extend(destroyed.keys);
-        if !self.dead.is_empty() {
-            let dead = std::mem::take(&mut self.dead);
-            match self.write(|writer| dead.iter().try_for_each(|key| writer.forget(key))) {
-                Ok(()) => self.must_truncate = true,
-                Err(_) => self.dead = dead,
-            }
-        }
+        self.dead.extend(destroyed.keys.into_iter().map(DeadKey::from));
         if destroyed.failed.len() > self.undestroyed {
             tracing::error!("keys of the day whose end has come cannot be destroyed: look at the keys' directory");
         }
@@ -217,14 +261,35 @@ impl Keeper {
         set(&cells.key_late_seconds_max, self.store.vault().late_max().as_secs());
     }
 
-    /// Removes what has reached the end of its retention, as far as the wall clock is believed.
-    pub(super) fn sweep(&mut self) -> Result<Swept, Trouble> {
+    /// Has `answer` called when everything is removed that has reached the end of its retention.
+    pub(super) fn sweep_for(&mut self, answer: Answer<Result<Response, RequestError>>) {
+        self.sweeping.get_or_insert_default().answers.push(answer);
+    }
+
+    /// Removes a part of what has reached the end of its retention, as far as the wall clock is believed.
+    fn sweep(&mut self) {
+        let Some(mut sweeping) = self.sweeping.take() else { return };
         let (retention, horizon) = (self.retention, self.store.vault().horizon());
         set(&self.shared.cells.sweep_held_back_seconds, horizon.held_back.as_secs());
-        let swept = self.write(|writer| writer.sweep(&retention, horizon.unix_seconds))?;
-        add(&self.shared.cells.swept, swept.sessions + swept.denials + swept.entries);
-        self.must_truncate |= swept != Swept::default();
-        Ok(swept)
+        match self.write(|writer| writer.sweep(&retention, horizon.unix_seconds)) {
+            Ok(part) => {
+                let Swept { sessions, denials, entries } = part.swept;
+                add(&self.shared.cells.swept, sessions + denials + entries);
+                self.must_truncate |= part.swept != Swept::default();
+                sweeping.swept += part.swept;
+                if part.is_more {
+                    self.sweeping = Some(sweeping);
+                    return;
+                }
+                let answer = |answer: Answer<_>| answer.give(Ok(Response::Swept(sweeping.swept)));
+                sweeping.answers.into_iter().for_each(answer);
+            }
+            Err(trouble) => {
+                let told = |answer: Answer<_>| answer.give(Err(not_recorded(trouble)));
+                sweeping.answers.drain(..).for_each(told);
+                self.sweeping = Some(sweeping);
+            }
+        }
     }
 
     /// Writes down that the wall clock went another way than time.
@@ -289,17 +354,16 @@ impl Keeper {
     }
 }
 
-/// What a run begins with: sessions of the last one are over, and what nobody can read any more is removed. How many
-/// keys were found gone.
-fn open(writer: &mut Writer<'_>) -> Result<u64, Failure> {
+/// What a run begins with: sessions of the last one are over. The keys that were found gone.
+fn open(writer: &mut Writer<'_>) -> Result<Vec<DeadKey>, Failure> {
     let at = writer.now.unix_seconds;
     if let Some(created) = writer.take_note("restored")? {
         let body = json!({ "created": created.parse::<u64>().unwrap_or(0) });
         writer.audit(&Draft { at, kind: Kind::Restore, tenant: "", session: None, body })?;
     }
     let sessions = writer.close_lost()?;
-    let keys = writer.forget_lost()?.len() as u64;
-    let body = json!({ "sessions_lost": sessions, "keys_lost": keys });
+    let keys = writer.lost_keys()?;
+    let body = json!({ "sessions_lost": sessions, "keys_lost": keys.len() });
     writer.audit(&Draft { at, kind: Kind::Start, tenant: "", session: None, body })?;
     Ok(keys)
 }

@@ -10,7 +10,7 @@ use super::StoreError;
 pub(crate) const APPLICATION: i64 = 0x534c_4345;
 
 /// Each step brings the tables from its place in the list to the next; `user_version` counts those that were taken.
-const STEPS: &[&str] = &[FIRST];
+const STEPS: &[&str] = &[FIRST, FOUND_BY_INDEX];
 
 /// Version of the tables that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -116,6 +116,16 @@ WHEN old.seq > COALESCE((SELECT seq FROM bound WHERE name = 'origin'), 0)
 BEGIN
     SELECT RAISE(ABORT, 'the audit is only appended to');
 END;
+";
+
+/// What is swept, and what a dead key had sealed, is found without reading a table. Bytes 13 to 20 of what is sealed
+/// name the key.
+const FOUND_BY_INDEX: &str = "
+CREATE INDEX session_ended ON session (ended) WHERE ended IS NOT NULL;
+CREATE INDEX session_sealed ON session (day, tenant, substr(sealed, 13, 8)) WHERE sealed IS NOT NULL;
+CREATE INDEX denial_sealed ON denial (day, tenant, substr(sealed, 13, 8)) WHERE sealed IS NOT NULL;
+CREATE INDEX dead_key_died ON dead_key (died);
+DROP INDEX denial_day;
 ";
 
 /// Brings the tables of a store up to [`VERSION`].
