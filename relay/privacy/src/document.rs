@@ -198,6 +198,11 @@ number in 16 bytes. The id stands in the same row or line, as a field of form id
 A file that is not so, zeros above all, is no key, and is destroyed. Destruction overwrites the file with zeros, waits for
 the file system, and removes it.
 
+A start with `privacy.records = false` destroys every key of a day that lies in `privacy.keys_directory` or in
+`$RUNTIME_DIRECTORY/keys`, due or not, and overwrites the spool: no address of a former run can be read any more. The
+other classes stay in the state directory as they are, their long-lived keys beside them, and nothing sweeps them while
+records are off.
+
 ## Keys that are derived
 
 `HMAC(key, purpose)`, whole, is the key for one purpose. A key's id is the first 8 bytes of it.

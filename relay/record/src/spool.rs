@@ -50,6 +50,7 @@ use sluice_base::limits;
 use tokio::sync::Notify;
 
 use crate::vault::Platform;
+pub(crate) use load::{is_empty, remove_all};
 pub use sink::SinkOptions;
 
 /// What a spool is started with.

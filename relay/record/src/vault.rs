@@ -10,7 +10,7 @@ mod gate;
 mod key_file;
 mod options;
 
-pub use files::{Destroyer, Overwriter};
+pub use files::{Destroyer, Overwriter, destroy_all};
 pub use gate::Gate;
 pub use options::{Keys, Platform, VaultError, VaultOptions, VaultWarning};
 

@@ -14,10 +14,11 @@ use std::time::Duration;
 use sluice_config::{Admission, Config, Directory, Keys, Sink};
 use sluice_metrics::{Admissions, Dropped, Metrics, Records as Figures, Spooled};
 use sluice_privacy::date::DAY_SECONDS;
+use sluice_record::former::{self, Removed, SPOOL};
 use sluice_record::plane::{self, Handle, Plane, PlaneOptions, RecordStats, TenantTable};
 use sluice_record::spool::{SinkOptions, SinkStats, SpoolOptions, SpoolStats};
 use sluice_record::store::Retention;
-use sluice_record::vault::{self, VaultOptions};
+use sluice_record::vault::{self, Overwriter, VaultOptions};
 
 use crate::cli::Failure;
 use crate::life::RecordFacts;
@@ -27,9 +28,6 @@ use platform::Platform;
 
 /// The directory of keys below the runtime directory.
 const KEYS: &str = "keys";
-
-/// The directory of what waits for sinks, below the state directory.
-const SPOOL: &str = "spool";
 
 /// A record plane that runs.
 pub(crate) struct Records {
@@ -60,9 +58,11 @@ impl Directories {
 }
 
 impl Records {
-    /// Starts it, if the configuration wants records. Keys whose end has come are destroyed before this returns.
+    /// Starts it, if the configuration wants records. Keys whose end has come are destroyed before this returns; all
+    /// that there are, and what waits for sinks, where it wants none.
     pub(crate) fn start(config: &Config, directories: &Directories) -> Result<Option<Self>, Failure> {
         if !config.privacy.records {
+            remove_former(config, directories)?;
             return Ok(None);
         }
         let options = options(config, directories)?;
@@ -127,6 +127,33 @@ impl Records {
             false => Err("the store of records did not end in order: records may be lost, see the log".to_owned()),
         }
     }
+}
+
+/// What a run with records has left is no more: nothing that runs now would destroy it in time.
+fn remove_former(config: &Config, directories: &Directories) -> Result<(), Failure> {
+    let state = match &config.privacy.state_directory {
+        Directory::At(path) => Some(path.as_path()),
+        Directory::Auto => directories.state.as_deref(),
+    };
+    // The keys may lie where a former configuration had them: a runtime directory is looked at in any case.
+    let named = match &config.privacy.keys_directory {
+        Directory::At(path) => Some(path.clone()),
+        Directory::Auto => None,
+    };
+    let keys: Vec<PathBuf> = named.into_iter().chain(directories.runtime.iter().map(|path| path.join(KEYS))).collect();
+    let Removed { keys, segments } = former::remove(state, &keys, &Overwriter).map_err(|error| {
+        format!(
+            "privacy.records is false, and what a run with records has left cannot be destroyed: {error}. Let the \
+             relay write there, or remove it by hand"
+        )
+    })?;
+    if keys + segments > 0 {
+        tracing::warn!(
+            "privacy.records is false: {keys} key files and {segments} spool segments that a run with records had left \
+             are destroyed"
+        );
+    }
+    Ok(())
 }
 
 /// Whether this version can ship records where the configuration says.
@@ -286,6 +313,7 @@ fn spooled(stats: &SpoolStats) -> Spooled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_record::testing::Folder;
 
     fn config(records: bool) -> Config {
         let mut config = Config::default();
@@ -294,6 +322,25 @@ mod tests {
     }
 
     const NONE: Directories = Directories { state: None, runtime: None };
+
+    #[test]
+    fn a_start_without_records_leaves_no_key_and_nothing_that_waits_for_sinks_and_fails_where_it_cannot() {
+        let folder = Folder::new("former");
+        let at = |runtime: &str| Directories { state: Some(folder.join("state")), runtime: Some(folder.join(runtime)) };
+        let mut config = config(false);
+        config.privacy.keys_directory = Directory::At(folder.join("disk"));
+        let (spool, segment) = (folder.join("state/spool"), "00000000000000000007-1795867200.jsonl");
+        let left = [spool.join(segment), folder.join("run/keys/2026-11-28..key"), folder.join("disk/2026-11-27.a.key")];
+        for file in &left {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, b"left").unwrap();
+        }
+        assert!(Records::start(&config, &at("run")).unwrap().is_none());
+        assert!(left.iter().all(|file| !file.exists()));
+        std::fs::create_dir_all(folder.join("other/keys/2026-11-28..key")).unwrap();
+        let error = Records::start(&config, &at("other")).err().unwrap();
+        assert!(error.contains("privacy.records is false") && error.contains("other/keys/2026-11-28..key"), "{error}");
+    }
 
     #[test]
     fn without_records_nothing_is_started_and_without_a_place_it_is_told_what_to_write() {

@@ -59,25 +59,43 @@ pub(crate) fn load(
     Ok(Found { directory, room, age, boot_id, next, segments, readers })
 }
 
-/// Overwrites and removes all that a former spool has left.
+/// Overwrites and removes all that a former spool has left; how many segments.
+///
+/// # Errors
+/// [`StartError`]: the first that is still there, after all others were tried.
+pub(crate) fn remove_all(directory: &Path) -> Result<usize, StartError> {
+    let failed = |error: io::Error| StartError::Directory { path: directory.to_owned(), error };
+    let found = match files(directory) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(failed(error)),
+    };
+    let erased: Vec<_> = found.iter().map(|(_, path)| erase(path)).collect();
+    let progress = PROGRESS.map(|name| match fs::remove_file(directory.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    });
+    erased.into_iter().chain(progress).collect::<io::Result<()>>().map_err(failed)?;
+    File::open(directory).and_then(|open| open.sync_all()).map_err(failed)?;
+    Ok(found.len())
+}
+
+/// Whether there is nothing of a spool.
 ///
 /// # Errors
 /// [`StartError`].
-pub(crate) fn remove_all(directory: &Path) -> Result<(), StartError> {
+pub(crate) fn is_empty(directory: &Path) -> Result<bool, StartError> {
     let failed = |error: io::Error| StartError::Directory { path: directory.to_owned(), error };
     match files(directory) {
-        Ok(found) => found.iter().try_for_each(|(_, path)| erase(path)).map_err(failed)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.is_empty() => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(failed(error)),
+        Ok(_) => Ok(PROGRESS.iter().all(|name| !directory.join(name).exists())),
     }
-    for name in [progress::FILE, progress::NEXT_FILE] {
-        match fs::remove_file(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
-    Ok(())
 }
+
+/// The files beside the segments.
+const PROGRESS: [&str; 2] = [progress::FILE, progress::NEXT_FILE];
 
 /// The files of segments, in ascending order.
 fn files(directory: &Path) -> io::Result<Vec<(Segment, PathBuf)>> {

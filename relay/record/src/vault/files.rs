@@ -64,10 +64,7 @@ impl KeyDirectory {
         let Some(path) = options.keys_directory.clone() else { return Ok(None) };
         make_directory(&path)?;
         let is_memory = platform.is_tmpfs(&path).map_err(|why| at(&path, why))?;
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(|why| at(&lock_path, why))?;
-        lock.try_lock().map_err(|_| VaultError::InUse(path.clone()))?;
+        let lock = lock(&path)?;
         let directory = KeyDirectory { path, is_memory, destroyer: options.destroyer.clone(), _lock: lock };
         directory.destroy_halves()?;
         match (options.keys, is_memory) {
@@ -121,6 +118,25 @@ impl KeyDirectory {
         }
         Ok(())
     }
+}
+
+/// Destroys every file of a key of the day in a directory, due or not, halves of such files too; how many there were. A
+/// directory that is not there has none.
+///
+/// # Errors
+/// The first file that is still there, after all others were tried; another process with these keys.
+pub fn destroy_all(directory: &Path, destroyer: &dyn Destroyer) -> Result<usize, VaultError> {
+    let is_key = |file: &String| KeyName::of_file(file.strip_suffix(HALF).unwrap_or(file)).is_some();
+    if !directory.try_exists().map_err(|why| at(directory, why))? || !names(directory)?.iter().any(is_key) {
+        return Ok(0);
+    }
+    let _alone = lock(directory)?;
+    let files: Vec<PathBuf> =
+        names(directory)?.iter().filter(|file| is_key(file)).map(|file| directory.join(file)).collect();
+    let destroyed = files.iter().map(|path| destroyer.destroy(path).map_err(|why| at(path, why)));
+    // All are tried before the first error is told.
+    destroyed.collect::<Vec<_>>().into_iter().collect::<Result<(), VaultError>>()?;
+    Ok(files.len())
 }
 
 /// What a key's file says, and the key.
@@ -189,6 +205,15 @@ fn read_key(path: &Path, tenant: &str) -> Result<Option<Found>, VaultError> {
         }
     }
     Ok(KeyFile::read(&bytes[..length], tenant))
+}
+
+/// The lock of a directory of keys, this process's for as long as the file is open.
+fn lock(directory: &Path) -> Result<File, VaultError> {
+    let path = directory.join("lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.map_err(|why| at(&path, why))?;
+    lock.try_lock().map_err(|_| VaultError::InUse(directory.to_owned()))?;
+    Ok(lock)
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
