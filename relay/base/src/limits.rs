@@ -374,6 +374,10 @@ pub const SPOOL_SEGMENTS_MIN: usize = 2;
 /// The most segments: a start looks at each.
 pub const SPOOL_SEGMENTS_MAX: usize = 16_384;
 
+/// Highest number of a segment that a start believes: the highest that readers of JSON hold exactly, and far from where
+/// the next one would be none. A spool begins at the seconds since 1970 and uses up less than one number a second.
+pub const SPOOL_NUMBER_MAX: u64 = 1 << 53;
+
 /// How long lines are added to one segment: what is overwritten for its age is at most so much younger than that age.
 pub const SPOOL_SEGMENT_AGE: Duration = Duration::from_secs(3600);
 

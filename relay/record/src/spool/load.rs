@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 
-use sluice_base::Mono;
+use sluice_base::{Mono, limits};
 
 use super::age::AgeClock;
 use super::progress::{self, Progress, Unread};
@@ -113,7 +113,10 @@ fn segments(directory: &Path) -> io::Result<VecDeque<Segment>> {
     let mut kept = VecDeque::new();
     for (mut segment, path) in files(directory)? {
         let bytes = fs::read(&path)?;
-        (segment.bytes, segment.lines) = whole_lines(segment.number, &bytes);
+        // No spool comes as far as such a number, and behind it there may be none: it is treated as what is not whole.
+        if segment.number <= limits::SPOOL_NUMBER_MAX {
+            (segment.bytes, segment.lines) = whole_lines(segment.number, &bytes);
+        }
         if segment.bytes == 0 {
             erase(&path)?;
             continue;

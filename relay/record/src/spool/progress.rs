@@ -30,6 +30,14 @@ pub(crate) struct Place {
     pub(crate) lines: u64,
 }
 
+impl Place {
+    /// Whether there can be such a place.
+    fn is_sound(&self) -> bool {
+        let is_there = self.segment <= limits::SPOOL_NUMBER_MAX && self.bytes <= limits::SPOOL_SEGMENT_BYTES_MAX;
+        is_there && self.lines <= self.bytes
+    }
+}
+
 /// What is kept beside the segments.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
@@ -80,7 +88,11 @@ impl Progress {
         }
         let format: Format = serde_json::from_slice(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
         match format.format {
-            FORMAT => serde_json::from_slice(&bytes).map_err(|e| Unread::Damaged(e.to_string())),
+            FORMAT => {
+                let read: Progress = serde_json::from_slice(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
+                let is_sound = read.next <= limits::SPOOL_NUMBER_MAX && read.sinks.values().all(Place::is_sound);
+                is_sound.then_some(read).ok_or_else(|| Unread::Damaged("no spool comes to such numbers".to_owned()))
+            }
             newer => Err(Unread::Newer(newer)),
         }
     }

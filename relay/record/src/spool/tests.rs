@@ -380,6 +380,27 @@ fn progress_that_is_damaged_sends_all_again_and_that_of_a_later_version_is_refus
 }
 
 #[test]
+fn numbers_that_no_spool_comes_to_are_not_gone_on_from() {
+    let folder = Folder::new("spool");
+    let mut bench = Bench::start(&folder, moment());
+    bench.append(&[line(1)]);
+    done(bench.segments.finish(bench.now));
+    let forged = [u64::MAX, u64::MAX - 1].map(|number| {
+        let path = folder.join(&format!("{number:020}-1795867200.jsonl"));
+        fs::write(&path, format!("{{\"segment\":{number},\"line\":0,\"kind\":\"x\"}}\n")).unwrap();
+        path
+    });
+    let progress = text(&folder.join(progress::FILE));
+    let next = progress.split_once("\"next\":").unwrap().1.split(',').next().unwrap();
+    let beyond = progress.replace(&format!("\"next\":{next}"), &format!("\"next\":{}", u64::MAX));
+    fs::write(folder.join(progress::FILE), beyond).unwrap();
+    let mut bench = Bench::start(&folder, moment());
+    assert!(forged.iter().all(|path| !path.exists()), "they are overwritten as what is not whole");
+    bench.append(&[line(2)]);
+    assert_eq!(bench.drain(0), [1, 2]);
+}
+
+#[test]
 fn a_damaged_segment_is_skipped_and_counted_and_the_next_one_is_sent() {
     let folder = Folder::new("spool");
     let mut bench = Bench::start(&folder, moment());
