@@ -7,6 +7,7 @@
 mod clock_file;
 mod files;
 mod gate;
+mod inner;
 mod key_file;
 mod options;
 
@@ -14,7 +15,6 @@ pub use files::{Destroyer, Overwriter, destroy_all};
 pub use gate::Gate;
 pub use options::{Keys, Platform, VaultError, VaultOptions, VaultWarning};
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,15 +23,20 @@ use std::time::Duration;
 use sluice_base::memory::KeyCell;
 use sluice_base::{Pii, limits};
 use sluice_crypto::{NONCE_BYTES, Plaintext, Signer, Verifier, Zeroizing};
-use sluice_privacy::keyring::{Deadline, Status, Stored, Today};
+use sluice_privacy::keyring::{Due, Status, Stored, Today};
 use sluice_privacy::seal::{self, Header};
-use sluice_privacy::{Class, Clock, Day, Horizon, KeyName, KeyRing, Moment, clock, pseudonym};
+use sluice_privacy::{Class, Clock, Day, Horizon, KeyName, Moment, clock, pseudonym};
 
-use clock_file::{ClockFile, Says};
+use clock_file::ClockFile;
 use files::{KeyDirectory, LongKeys};
+use inner::Inner;
 use key_file::KeyFile;
 
 /// The keys of this node. Shared by both threads of the record plane, and by workers through [`Gate`] alone.
+///
+/// **No file is touched while the lock of what is in memory is held**, so a disk that hangs holds up nobody but who has
+/// something of it: whoever makes a key, and [`Vault::sweep`]. A new key is published when its file is there, and one
+/// whose end has come is gone from memory before its file is looked for.
 pub struct Vault {
     platform: Arc<dyn Platform>,
     directory: Option<KeyDirectory>,
@@ -41,24 +46,23 @@ pub struct Vault {
     verifier: Verifier,
     /// The wall clock's second from which [`Gate`] looks closer.
     next_look: AtomicU64,
+    /// Taken last, and never while a file is touched.
     inner: Mutex<Inner>,
+    /// Of those below no two are ever held together.
+    clock_file: Mutex<ClockFile>,
+    /// Whoever makes a key of the day does so alone,
+    making: Mutex<()>,
+    /// a long-lived one,
+    making_long: Mutex<()>,
+    /// and whoever destroys files.
+    destroying: Mutex<()>,
 }
 
 /// A clock that is so far behind what it was has not been corrected, but set.
 const CLOCK_BEHIND_SECONDS: u64 = 3600;
 
-struct Inner {
-    ring: KeyRing,
-    clock: Clock,
-    clock_file: ClockFile,
-    newest_key: Option<Day>,
-    cells: BTreeMap<KeyName, Box<dyn KeyCell>>,
-    long: HashMap<Arc<str>, Box<dyn KeyCell>>,
-    /// What was destroyed since it was last asked for.
-    destroyed: Vec<DestroyedKey>,
-    untold: u64,
-    late_seconds_max: u64,
-}
+/// How often the day or the clock may change while a key is made.
+const KEY_TRIES: usize = 3;
 
 /// A key that is no more.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -150,30 +154,23 @@ impl Vault {
         let (long_directory, is_first) = LongKeys::open(&options.state_directory)?;
         let directory = KeyDirectory::choose(&options, &*platform, &mut warnings)?;
         let now = platform.moment();
-        let clock_file = ClockFile::open(&options.state_directory)?;
+        let mut clock_file = ClockFile::open(&options.state_directory)?;
         let clock = start_clock(&clock_file, is_first, now, &mut warnings);
-        let mut inner = Inner {
-            ring: KeyRing::new(options.ip_retention_days),
-            newest_key: clock_file.says.and_then(|says| says.newest_key),
-            clock,
-            clock_file,
-            cells: BTreeMap::new(),
-            long: HashMap::new(),
-            destroyed: Vec::new(),
-            untold: 0,
-            late_seconds_max: 0,
-        };
+        let newest_key = clock_file.says.and_then(|says| says.newest_key);
+        let mut inner = Inner::new(options.ip_retention_days, clock, newest_key);
         inner.ring.configure(options.ip_retention_days, options.tenants, now);
         if let Some(directory) = &directory {
             adopt(directory, &*platform, &mut inner, now, &mut warnings)?;
+            // Before anything that a full disk or a damaged file may refuse: a start that fails keeps nothing longer.
+            for due in inner.doom(now) {
+                let gone = directory.destroy(&due.name);
+                inner.settle(due, gone);
+            }
         }
-        // Before anything that a full disk or a damaged file may refuse: a start that fails keeps nothing longer.
-        inner.destroy_due(directory.as_ref(), now);
         let signer = long_directory.signing_key(&*platform)?;
         let verifier = Signer::new(signer.bytes()).verifier();
         warnings.extend(inner.lost_keys(now));
-        let path = options.state_directory.join("clock");
-        inner.remember(now).map_err(|why| VaultError::File { path, why })?;
+        clock_file.remember(inner.says(now)).map_err(|why| files::at(&clock_file.path, why))?;
         let vault = Vault {
             platform,
             directory,
@@ -183,8 +180,12 @@ impl Vault {
             verifier,
             next_look: AtomicU64::new(0),
             inner: Mutex::new(inner),
+            clock_file: Mutex::new(clock_file),
+            making: Mutex::new(()),
+            making_long: Mutex::new(()),
+            destroying: Mutex::new(()),
         };
-        let _ = vault.sweep_locked(&mut vault.lock(), now);
+        drop(vault.current());
         Ok(Arc::new(vault))
     }
 
@@ -193,12 +194,11 @@ impl Vault {
         &self.warnings
     }
 
-    /// The retentions of a new configuration. Keys that have to die earlier now do so before it returns.
+    /// The retentions of a new configuration. Keys that have to die earlier now are used by nobody when it returns; a
+    /// file on a disk is destroyed by the next [`Vault::sweep`].
     pub fn configure(&self, ip_retention_days: u8, tenants: Vec<(Arc<str>, u8)>) {
-        let mut inner = self.lock();
-        let now = self.platform.moment();
-        inner.ring.configure(ip_retention_days, tenants, now);
-        let _ = self.sweep_locked(&mut inner, now);
+        self.lock().ring.configure(ip_retention_days, tenants, self.platform.moment());
+        drop(self.current());
     }
 
     /// The days for which a tenant keeps class `ip`.
@@ -211,7 +211,7 @@ impl Vault {
     /// # Errors
     /// The tenant keeps no addresses, or there is no key.
     pub fn seal(&self, tenant: &str, id: &[u8; 16], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        self.seal_of(tenant, Day::of(self.platform.moment().unix_seconds), id, plaintext)
+        self.seal_under(tenant, None, id, plaintext)
     }
 
     /// Seals something of class `ip` that was so on `day`, under the key of that day: it lives no longer for having
@@ -220,11 +220,16 @@ impl Vault {
     /// # Errors
     /// As for [`Vault::seal`], and the day is over and its key not there.
     pub fn seal_of(&self, tenant: &str, day: Day, id: &[u8; 16], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut inner = self.lock();
-        let (name, nonce) = (self.of_day(&mut inner, tenant, day)?, self.nonce());
-        let key = inner.key(&name)?;
-        let header = Header { class: Class::Ip, tenant, day: name.day, key: seal::key_id(key) };
-        header.seal(key, nonce, id, plaintext).ok_or_else(too_long)
+        self.seal_under(tenant, Some(day), id, plaintext)
+    }
+
+    fn seal_under(&self, tenant: &str, day: Option<Day>, id: &[u8; 16], text: &[u8]) -> Result<Vec<u8>, SealError> {
+        let nonce = self.nonce();
+        let sealed = self.with_key(tenant, day, |day, key| {
+            let header = Header { class: Class::Ip, tenant, day, key: seal::key_id(key) };
+            header.seal(key, nonce, id, text)
+        });
+        sealed?.ok_or_else(too_long)
     }
 
     /// Opens something of class `ip`.
@@ -233,9 +238,7 @@ impl Vault {
     /// Its key is no more, or it is not what was sealed for this record.
     pub fn open_sealed(&self, sealed: &[u8], id: &[u8; 16]) -> Result<Plaintext, OpenError> {
         let header = Header::read(sealed).filter(|header| header.class == Class::Ip).ok_or(OpenError::Damaged)?;
-        let mut inner = self.lock();
-        let now = self.platform.moment();
-        let _ = self.sweep_locked(&mut inner, now);
+        let (inner, now) = self.current();
         let name = KeyName { tenant: Arc::from(header.tenant), day: header.day };
         let cell = inner.cells.get(&name).filter(|cell| seal::key_id(cell.bytes()) == header.key);
         let Some(cell) = cell else {
@@ -248,34 +251,42 @@ impl Vault {
     /// Makes the tenant's key of today, if it is not there: what happens today can be sealed under it tomorrow.
     pub fn prepare(&self, tenant: &str) {
         // Where there is none to be had, sealing says why.
-        let _ = self.today(&mut self.lock(), tenant);
+        let _ = self.with_key(tenant, None, |_, _| ());
     }
 
     /// What an address is found by today; `None` where the tenant keeps no addresses or there is no key.
     pub fn index(&self, tenant: &str, ip: Pii<IpAddr>) -> Option<[u8; 16]> {
-        self.index_of(tenant, Day::of(self.platform.moment().unix_seconds), ip)
+        self.with_key(tenant, None, |_, key| pseudonym::index(key, &ip)).ok()
     }
 
     /// What an address of that day is found by; `None` where the tenant keeps no addresses or there is no key.
     pub fn index_of(&self, tenant: &str, day: Day, ip: Pii<IpAddr>) -> Option<[u8; 16]> {
-        let mut inner = self.lock();
-        let name = self.of_day(&mut inner, tenant, day).ok()?;
-        inner.key(&name).ok().map(|key| pseudonym::index(key, &ip))
+        self.with_key(tenant, Some(day), |_, key| pseudonym::index(key, &ip)).ok()
     }
 
     /// What an address is found by under every key that lives, by tenant and day.
     pub fn indexes(&self, ip: Pii<IpAddr>) -> Vec<(Arc<str>, Day, [u8; 16])> {
-        let mut inner = self.lock();
-        let _ = self.sweep_locked(&mut inner, self.platform.moment());
+        let (inner, _) = self.current();
         let keys = inner.cells.iter().map(|(name, cell)| (name, cell.bytes()));
         keys.map(|(name, key)| (name.tenant.clone(), name.day, pseudonym::index(key, &ip))).collect()
     }
 
-    /// By what an address is named in a log today; `None` as for [`Vault::index`].
+    /// By what an address is named in a log today; `None` as for [`Vault::index`]. Whoever logs never waits for a disk:
+    /// where keys lie on one, the first of a day are without a name until [`Vault::sweep`] has made the key.
     pub fn pseudonym(&self, tenant: &str, ip: Pii<IpAddr>) -> Option<String> {
-        let mut inner = self.lock();
-        let name = self.today(&mut inner, tenant).ok()?;
-        inner.key(&name).ok().map(|key| pseudonym::address(key, &ip))
+        let named = |key: &[u8; 32]| pseudonym::address(key, &ip);
+        if !self.is_on_disk() {
+            return self.with_key(tenant, None, |_, key| named(key)).ok();
+        }
+        let (mut inner, now) = self.current();
+        match inner.ring.today(tenant, now) {
+            Today::Use(name) => inner.key(&name).ok().map(named),
+            Today::Create(name, _) => {
+                inner.wanted.insert(name.tenant);
+                None
+            }
+            _ => None,
+        }
     }
 
     /// Seals something of another class of the record `id` under the tenant's long-lived key.
@@ -287,10 +298,11 @@ impl Vault {
             return Err(SealError::Failed("class ip is sealed under keys of the day alone".to_owned()));
         }
         let nonce = self.nonce();
-        let mut inner = self.lock();
-        let key = self.long(&mut inner, tenant)?;
-        let header = Header { class, tenant, day: Day::default(), key: seal::key_id(key) };
-        header.seal(key, nonce, id, plaintext).ok_or_else(too_long)
+        let sealed = self.with_long(tenant, |key| {
+            let header = Header { class, tenant, day: Day::default(), key: seal::key_id(key) };
+            header.seal(key, nonce, id, plaintext)
+        });
+        sealed?.ok_or_else(too_long)
     }
 
     /// Opens what [`Vault::seal_long`] sealed.
@@ -299,12 +311,13 @@ impl Vault {
     /// Its key is no more, or it is not what was sealed for this record and class.
     pub fn open_long(&self, sealed: &[u8], class: Class, id: &[u8; 16]) -> Result<Plaintext, OpenError> {
         let header = Header::read(sealed).filter(|header| header.class == class).ok_or(OpenError::Damaged)?;
-        let mut inner = self.lock();
-        let key = self.long(&mut inner, header.tenant).map_err(|_| OpenError::Damaged)?;
-        if seal::key_id(key) != header.key {
-            return Err(OpenError::KeyGone { day: header.day, died: Day::of(self.platform.moment().unix_seconds) });
-        }
-        seal::open(key, sealed, id).ok_or(OpenError::Damaged)
+        let opened = self.with_long(header.tenant, |key| {
+            if seal::key_id(key) != header.key {
+                return Err(OpenError::KeyGone { day: header.day, died: Day::of(self.platform.moment().unix_seconds) });
+            }
+            seal::open(key, sealed, id).ok_or(OpenError::Damaged)
+        });
+        opened.unwrap_or(Err(OpenError::Damaged))
     }
 
     /// By what a user is named in the month of a moment.
@@ -318,9 +331,7 @@ impl Vault {
         purpose: pseudonym::Purpose,
         unix_seconds: u64,
     ) -> Result<String, SealError> {
-        let mut inner = self.lock();
-        let key = self.long(&mut inner, tenant)?;
-        Ok(pseudonym::user(key, user, purpose, Day::of(unix_seconds)))
+        self.with_long(tenant, |key| pseudonym::user(key, user, purpose, Day::of(unix_seconds)))
     }
 
     /// This node's signature.
@@ -333,12 +344,15 @@ impl Vault {
         self.verifier
     }
 
-    /// Destroys every key whose end has come; tells of all that were destroyed since it was last called.
+    /// Destroys every key whose end has come, its file included, and makes those that were asked for; tells of all that
+    /// were destroyed since it was last called. Waits for the disk.
     pub fn sweep(&self) -> Destroyed {
-        let mut inner = self.lock();
-        let now = self.platform.moment();
-        let failed = self.sweep_locked(&mut inner, now);
-        let unremembered = inner.remember(now).err().map(|why| why.to_string());
+        let failed = self.destroy_files();
+        let wanted = std::mem::take(&mut self.lock().wanted);
+        // Where that fails they are asked for again.
+        wanted.iter().for_each(|tenant| drop(self.make(tenant)));
+        let unremembered = self.remember().err().map(|why| why.to_string());
+        let (mut inner, _) = self.current();
         let (keys, untold) = (std::mem::take(&mut inner.destroyed), std::mem::take(&mut inner.untold));
         Destroyed { keys, failed, untold, unremembered }
     }
@@ -356,10 +370,8 @@ impl Vault {
     /// # Errors
     /// That could not be written down: it holds until the next start.
     pub fn confirm_clock(&self) -> std::io::Result<()> {
-        let mut inner = self.lock();
-        let now = self.platform.moment();
-        inner.clock.confirm(now);
-        inner.remember(now)
+        self.lock().clock.confirm(self.platform.moment());
+        self.remember()
     }
 
     /// For workers: lets no packet pass an overdue key.
@@ -381,9 +393,7 @@ impl Vault {
 
     /// The longest that a key was destroyed after its end, or is overdue now, since the start.
     pub fn late_max(&self) -> Duration {
-        let inner = self.lock();
-        let overdue = inner.ring.status(self.platform.moment()).into_iter().map(|key| key.late).max();
-        overdue.unwrap_or_default().max(Duration::from_secs(inner.late_seconds_max))
+        self.lock().late_max(self.platform.moment())
     }
 
     /// Both clocks, as the keys are judged by them.
@@ -393,12 +403,11 @@ impl Vault {
 
     /// What [`Gate`] does when the time has come.
     fn look(&self) {
-        let mut inner = self.lock();
-        let _ = self.sweep_locked(&mut inner, self.platform.moment());
+        drop(self.current());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner)
     }
 
     fn nonce(&self) -> [u8; NONCE_BYTES] {
@@ -407,128 +416,123 @@ impl Vault {
         nonce
     }
 
-    /// The key of a day, after all that are overdue are gone. Only that of today is made if need be.
-    fn of_day(&self, inner: &mut Inner, tenant: &str, day: Day) -> Result<KeyName, SealError> {
-        let now = self.platform.moment();
-        if Day::of(now.unix_seconds) == day {
-            return self.today(inner, tenant);
-        }
-        let _ = self.sweep_locked(inner, now);
-        if inner.ring.retention_days(tenant) == 0 {
-            return Err(SealError::NotKept);
-        }
-        let name = KeyName { tenant: Arc::from(tenant), day };
-        if inner.ring.is_live(&name, now) { Ok(name) } else { Err(SealError::DayOver(day)) }
+    /// Whether the keys' files may take as long as a disk does.
+    fn is_on_disk(&self) -> bool {
+        self.directory.as_ref().is_some_and(|directory| !directory.is_memory())
     }
 
-    /// The key of today, made if need be, after all that are overdue are gone.
-    fn today(&self, inner: &mut Inner, tenant: &str) -> Result<KeyName, SealError> {
-        let now = self.platform.moment();
-        let _ = self.sweep_locked(inner, now);
-        match inner.ring.today(tenant, now) {
-            Today::Use(name) => Ok(name),
-            Today::NotKept => Err(SealError::NotKept),
-            Today::Overdue(name) => Err(SealError::Failed(format!("the key of {} cannot be destroyed", name.day))),
-            Today::Full => Err(SealError::Failed(format!("there are {} keys already", limits::DAY_KEYS_MAX))),
-            Today::Create(name, dies) => {
-                let cell = self.create(&name, dies).map_err(|why| SealError::Failed(why.to_string()))?;
-                inner.cells.insert(name.clone(), cell);
-                inner.ring.created(name.clone(), dies);
-                inner.newest_key = inner.newest_key.max(Some(name.day));
-                // The next start would only not notice that the directory is lost.
-                let _ = inner.remember(now);
-                self.look_again(inner, now);
-                Ok(name)
-            }
+    /// What is in memory, and the moment that it is of: no key is among it whose end has come. Files of such keys are
+    /// destroyed first where that waits for no disk.
+    fn current(&self) -> (MutexGuard<'_, Inner>, Moment) {
+        let mut inner = self.lock();
+        let mut now = self.platform.moment();
+        if !inner.doom(now).is_empty() && !self.is_on_disk() {
+            drop(inner);
+            let _ = self.destroy_files();
+            inner = self.lock();
+            now = self.platform.moment();
         }
+        let is_all_gone = inner.doom(now).is_empty();
+        let next = inner.ring.next(now).unwrap_or(u64::MAX);
+        let retry = now.unix_seconds.saturating_add(limits::KEY_DESTRUCTION_RETRY.as_secs());
+        self.next_look.store(if is_all_gone { next } else { next.min(retry) }, Ordering::Relaxed);
+        (inner, now)
     }
 
-    fn create(&self, name: &KeyName, dies: Deadline) -> std::io::Result<Box<dyn KeyCell>> {
-        let mut key = Zeroizing::new([0; 32]);
-        self.platform.random(&mut *key);
-        if let Some(directory) = &self.directory {
-            let file = KeyFile { day: name.day, dies, boot_id: self.platform.boot_id().unwrap_or_default() };
-            directory.write(name, &file, &key)?;
-        }
-        self.platform.cells().cell(*key)
-    }
-
-    /// Destroys what is due, keeps what was destroyed to be told, says what could not be.
-    fn sweep_locked(&self, inner: &mut Inner, now: Moment) -> Vec<FailedDestruction> {
-        let failed = inner.destroy_due(self.directory.as_ref(), now);
-        self.look_again(inner, now);
-        if !failed.is_empty() {
-            let retry = now.unix_seconds.saturating_add(limits::KEY_DESTRUCTION_RETRY.as_secs());
-            self.next_look.fetch_min(retry, Ordering::Relaxed);
+    /// Destroys the file of every key whose end has come; those that are still there.
+    fn destroy_files(&self) -> Vec<FailedDestruction> {
+        let _alone = locked(&self.destroying);
+        let began = self.platform.moment();
+        let due = self.lock().doom(began);
+        let mut failed = Vec::new();
+        for Due { name, late } in due {
+            let gone = self.directory.as_ref().map_or(Ok(()), |directory| directory.destroy(&name));
+            let late = late.saturating_add(self.platform.moment().boot.since(began.boot));
+            failed.extend(self.lock().settle(Due { name, late }, gone));
         }
         failed
     }
 
-    fn look_again(&self, inner: &Inner, now: Moment) {
-        self.next_look.store(inner.ring.next(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Uses the tenant's key of a day, or of today. Only that of today is made if there is none.
+    fn with_key<T>(
+        &self,
+        tenant: &str,
+        day: Option<Day>,
+        with: impl FnOnce(Day, &[u8; 32]) -> T,
+    ) -> Result<T, SealError> {
+        for _ in 0..KEY_TRIES {
+            let (inner, now) = self.current();
+            if let Some(day) = day.filter(|day| *day != Day::of(now.unix_seconds)) {
+                return inner.key_of(tenant, day, now).map(|key| with(day, key));
+            }
+            match inner.ring.today(tenant, now) {
+                Today::Use(name) => return inner.key(&name).map(|key| with(name.day, key)),
+                Today::NotKept => return Err(SealError::NotKept),
+                Today::Overdue(name) => {
+                    return Err(SealError::Failed(format!("the key of {} cannot be destroyed", name.day)));
+                }
+                Today::Full => {
+                    return Err(SealError::Failed(format!("there are {} keys already", limits::DAY_KEYS_MAX)));
+                }
+                Today::Create(..) => {}
+            }
+            drop(inner);
+            self.make(tenant).map_err(|why| SealError::Failed(why.to_string()))?;
+        }
+        Err(SealError::Failed("the clock changes while its key is made".to_owned()))
     }
 
-    /// The tenant's long-lived key, made if there is none.
-    fn long<'i>(&self, inner: &'i mut Inner, tenant: &str) -> Result<&'i [u8; 32], SealError> {
-        if !inner.long.contains_key(tenant) {
+    /// Makes the tenant's key of today, unless there is one. It is used only when its file is safely there, and after
+    /// [`Vault::current`] has looked at its end.
+    fn make(&self, tenant: &str) -> std::io::Result<()> {
+        let _alone = locked(&self.making);
+        let today = self.lock().ring.today(tenant, self.platform.moment());
+        let Today::Create(name, dies) = today else { return Ok(()) };
+        let mut key = Zeroizing::new([0; 32]);
+        self.platform.random(&mut *key);
+        let cell = self.platform.cells().cell(*key)?;
+        let written = self.directory.as_ref().map_or(Ok(()), |directory| {
+            let file = KeyFile { day: name.day, dies, boot_id: self.platform.boot_id().unwrap_or_default() };
+            directory.write(&name, &file, &key)
+        });
+        let is_there = written.is_ok() && self.lock().publish(&name, dies, cell, self.platform.moment());
+        if !is_there {
+            self.discard(name);
+        }
+        written
+    }
+
+    /// A key that nobody has used is not left lying; what resists is destroyed as one that is overdue.
+    fn discard(&self, name: KeyName) {
+        let gone = self.directory.as_ref().map_or(Ok(()), |directory| directory.discard(&name));
+        if gone.is_err() {
+            let now = self.platform.moment();
+            let mut inner = self.lock();
+            let latest = inner.clock.latest();
+            inner.ring.adopt(name, overdue(now), latest, now);
+        }
+    }
+
+    /// Uses the tenant's long-lived key, which is made if there is none.
+    fn with_long<T>(&self, tenant: &str, with: impl FnOnce(&[u8; 32]) -> T) -> Result<T, SealError> {
+        if let Some(cell) = self.lock().long.get(tenant) {
+            return Ok(with(cell.bytes()));
+        }
+        let _alone = locked(&self.making_long);
+        if !self.lock().long.contains_key(tenant) {
             let found = self.long_directory.tenant_key(tenant, &*self.platform);
             let cell = found.map_err(|why| SealError::Failed(why.to_string()))?;
-            inner.long.insert(Arc::from(tenant), cell);
+            self.lock().long.insert(Arc::from(tenant), cell);
         }
-        inner.long.get(tenant).map(|cell| cell.bytes()).ok_or_else(|| SealError::Failed("no key".to_owned()))
-    }
-}
-
-impl Inner {
-    fn key(&self, name: &KeyName) -> Result<&[u8; 32], SealError> {
-        let cell = self.cells.get(name);
-        cell.map(|cell| cell.bytes()).ok_or_else(|| SealError::Failed(format!("the key of {} is not there", name.day)))
+        let inner = self.lock();
+        inner.long.get(tenant).map(|cell| with(cell.bytes())).ok_or_else(|| SealError::Failed("no key".to_owned()))
     }
 
     /// Writes down what the next start has to know, when that has changed by an hour.
-    fn remember(&mut self, now: Moment) -> std::io::Result<()> {
-        self.clock.pass(now);
-        let says = self.says();
-        if self.clock_file.is_fresh(says) { Ok(()) } else { self.clock_file.write(says) }
-    }
-
-    fn says(&self) -> Says {
-        Says { remembered: self.clock.remembered(), newest_key: self.newest_key }
-    }
-
-    /// There is no key, and should be one.
-    fn lost_keys(&self, now: Moment) -> Option<VaultWarning> {
-        let newest = self.newest_key.filter(|_| self.cells.is_empty())?;
-        let end = Day(newest.0.saturating_add(u32::from(limits::IP_RETENTION_DAYS_MAX)));
-        (Day::of(now.unix_seconds) < end).then_some(VaultWarning::KeysLost { newest })
-    }
-
-    /// Destroys every key whose end has come; those whose files are still there.
-    fn destroy_due(&mut self, directory: Option<&KeyDirectory>, now: Moment) -> Vec<FailedDestruction> {
-        let mut failed = Vec::new();
-        for due in self.ring.due(now) {
-            // The bytes in memory first: nobody refuses that.
-            self.cells.remove(&due.name);
-            let gone = directory.map_or(Ok(()), |directory| directory.destroy(&due.name));
-            self.late_seconds_max = self.late_seconds_max.max(due.late.as_secs());
-            let (tenant, day) = (due.name.tenant.clone(), due.name.day);
-            match gone {
-                Ok(()) => {
-                    self.ring.destroyed(&due.name);
-                    self.tell(DestroyedKey { tenant, day, late: due.late });
-                }
-                Err(why) => failed.push(FailedDestruction { tenant, day, late: due.late, why: why.to_string() }),
-            }
-        }
-        failed
-    }
-
-    fn tell(&mut self, key: DestroyedKey) {
-        if self.destroyed.len() < limits::DESTROYED_KEYS_MAX {
-            self.destroyed.push(key);
-        } else {
-            self.untold += 1;
-        }
+    fn remember(&self) -> std::io::Result<()> {
+        let mut clock_file = locked(&self.clock_file);
+        let says = self.lock().says(self.platform.moment());
+        clock_file.remember(says)
     }
 }
 
@@ -537,10 +541,10 @@ impl Drop for Vault {
     fn drop(&mut self) {
         let now = self.platform.moment();
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        inner.clock.pass(now);
-        let says = inner.says();
-        if inner.clock_file.says != Some(says) {
-            let _ = inner.clock_file.write(says);
+        let clock_file = self.clock_file.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let says = inner.says(now);
+        if clock_file.says != Some(says) {
+            let _ = clock_file.write(says);
         }
     }
 }
@@ -568,12 +572,21 @@ fn adopt(
             }
             None => {
                 warnings.push(VaultWarning::DamagedKey { file: name.file() });
-                Stored { unix_seconds: 0, boot: Some(now.boot) }
+                overdue(now)
             }
         };
         inner.ring.adopt(name, stored, inner.clock.latest(), now);
     }
     Ok(())
+}
+
+/// The end of a key that must not be used.
+const fn overdue(now: Moment) -> Stored {
+    Stored { unix_seconds: 0, boot: Some(now.boot) }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is known of the clock, and what is strange about it.

@@ -3,8 +3,11 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use sluice_base::Pii;
@@ -13,7 +16,7 @@ use sluice_net::LockedMemory;
 use sluice_privacy::{Class, Moment, pseudonym};
 use sluice_record::testing::{Folder, Machine};
 use sluice_record::vault::{
-    Destroyer, Keys, OpenError, Platform, SealError, Vault, VaultError, VaultOptions, VaultWarning,
+    Destroyer, Keys, OpenError, Overwriter, Platform, SealError, Vault, VaultError, VaultOptions, VaultWarning,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -344,6 +347,154 @@ fn files_of_others_in_the_directory_of_keys_are_left_alone() {
     open(&folder, &machine);
     assert_eq!(key_files(&folder), ["2026-02-30.clinic.key", "2026-11-28.key", "server.key"]);
     assert!(folder.join("keys/server.key.new").exists());
+}
+
+/// A machine that tells of each look at its clocks: the lock of the vault is held then, or soon.
+struct Watched(Machine, Mutex<Sender<()>>);
+
+impl Platform for Watched {
+    fn moment(&self) -> Moment {
+        let _ = self.1.lock().unwrap().send(());
+        self.0.moment()
+    }
+    fn cells(&self) -> &dyn KeyCells {
+        self.0.cells()
+    }
+    fn is_tmpfs(&self, path: &Path) -> std::io::Result<bool> {
+        self.0.is_tmpfs(path)
+    }
+    fn random(&self, out: &mut [u8]) {
+        self.0.random(out);
+    }
+    fn boot_id(&self) -> Option<[u8; 16]> {
+        self.0.boot_id()
+    }
+    fn has_swap(&self) -> Option<bool> {
+        self.0.has_swap()
+    }
+}
+
+/// A file that whoever opens it for writing waits for in vain, as on a disk that hangs.
+fn hang_at(file: &Path) {
+    assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+}
+
+/// Has `hangs` done by a thread that does not come back, and then, as soon as that looks at the clocks, what must not
+/// wait for it.
+fn while_it_hangs<T: Send + 'static>(
+    vault: &Arc<Vault>,
+    looks: &Receiver<()>,
+    hangs: impl FnOnce(&Vault) + Send + 'static,
+    meanwhile: impl FnOnce(&Arc<Vault>) -> T + Send + 'static,
+) -> T {
+    let (first, second) = (vault.clone(), vault.clone());
+    looks.try_iter().for_each(drop);
+    let hanging = thread::spawn(move || hangs(&first));
+    looks.recv_timeout(Duration::from_secs(20)).unwrap();
+    let (sender, done) = channel();
+    thread::spawn(move || sender.send(meanwhile(&second)));
+    let done = done.recv_timeout(Duration::from_secs(20)).expect("it waits for the disk");
+    assert!(!hanging.is_finished(), "nothing hung");
+    done
+}
+
+fn watched(
+    name: &str,
+    is_tmpfs: bool,
+    destroyer: Arc<dyn Destroyer>,
+) -> (Folder, Arc<Watched>, Arc<Vault>, Receiver<()>) {
+    let (folder, (sender, looks)) = (Folder::new(name), channel());
+    let machine = Arc::new(Watched(Machine::new(1), Mutex::new(sender)));
+    machine.0.is_tmpfs.store(is_tmpfs, Relaxed);
+    let keys = if is_tmpfs { Keys::Runtime } else { Keys::Persistent };
+    let vault = Vault::open(VaultOptions { keys, destroyer, ..options(&folder) }, machine.clone()).unwrap();
+    (folder, machine, vault, looks)
+}
+
+#[test]
+fn a_disk_that_hangs_at_the_clocks_file_holds_up_neither_gate_nor_keys() {
+    let (folder, machine, vault, looks) = watched("hang-clock", true, Arc::new(Overwriter));
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.0.pass(7 * DAY);
+    hang_at(&folder.join("state/clock.new"));
+    let gone = while_it_hangs(
+        &vault,
+        &looks,
+        |vault| drop(vault.sweep()),
+        move |vault| {
+            vault.gate().check(vault.clock().unix_seconds);
+            let again = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+            assert!(vault.open_sealed(&again, &ID).is_ok() && vault.pseudonym("", ip("192.0.2.7")).is_some());
+            vault.open_sealed(&sealed, &ID)
+        },
+    );
+    assert!(matches!(gone, Err(OpenError::KeyGone { .. })));
+    assert_eq!(key_files(&folder), ["2026-12-05..key", "2026-12-05.clinic.key"]);
+}
+
+#[test]
+fn a_disk_that_hangs_at_a_new_key_holds_up_neither_gate_nor_keys_that_are_there() {
+    let (folder, _machine, vault, looks) = watched("hang-new", false, Arc::new(Overwriter));
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    hang_at(&folder.join("keys/2026-11-28.school.key.new"));
+    let hangs = |vault: &Vault| drop(vault.seal("school", &ID, b"192.0.2.7"));
+    while_it_hangs(&vault, &looks, hangs, |vault| {
+        vault.gate().check(u64::MAX);
+        let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+        assert!(vault.open_sealed(&sealed, &ID).is_ok() && vault.index("clinic", ip("192.0.2.7")).is_some());
+        assert_eq!(vault.pseudonym("", ip("192.0.2.7")), None, "whoever logs makes no key on a disk");
+        assert_eq!(vault.status().len(), 1, "what is not written is no key yet");
+    });
+}
+
+#[test]
+fn a_disk_that_hangs_at_a_keys_end_holds_up_nobody_and_the_key_is_used_by_nobody() {
+    struct Hangs;
+    impl Destroyer for Hangs {
+        fn destroy(&self, _file: &Path) -> std::io::Result<()> {
+            thread::park_timeout(Duration::from_secs(30));
+            Ok(())
+        }
+    }
+    let (folder, machine, vault, looks) = watched("hang-end", false, Arc::new(Hangs));
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.0.pass(7 * DAY);
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    while_it_hangs(
+        &vault,
+        &looks,
+        |vault| drop(vault.sweep()),
+        move |vault| {
+            vault.gate().check(vault.clock().unix_seconds);
+            assert!(matches!(vault.open_sealed(&sealed, &ID), Err(OpenError::KeyGone { .. })));
+            vault.configure(7, vec![]);
+            assert!(vault.seal("clinic", &ID, b"192.0.2.7").is_ok());
+        },
+    );
+    assert_eq!(key_files(&folder), ["2026-11-28.clinic.key", "2026-12-05.clinic.key"]);
+    machine.0.pass(HOUR);
+    assert_eq!(vault.late_max(), 13 * HOUR);
+}
+
+#[test]
+fn names_for_a_log_come_from_a_disk_with_the_next_sweep() {
+    let (folder, _machine, vault, _looks) = watched("wanted", false, Arc::new(Overwriter));
+    assert_eq!(vault.pseudonym("", ip("192.0.2.7")), None);
+    vault.sweep();
+    assert!(vault.pseudonym("", ip("192.0.2.7")).is_some());
+    assert_eq!(key_files(&folder), ["2026-11-28..key"]);
+}
+
+#[test]
+fn a_key_that_cannot_be_written_is_not_used_and_leaves_nothing() {
+    let (folder, _machine, vault) = start("unwritten");
+    fs::create_dir_all(folder.join("keys/2026-11-28.clinic.key/not-empty")).unwrap();
+    assert!(vault.seal("clinic", &ID, b"192.0.2.7").is_err());
+    assert!(!folder.join("keys/2026-11-28.clinic.key.new").exists());
+    assert!(vault.seal("school", &ID, b"192.0.2.7").is_ok());
+    fs::remove_dir_all(folder.join("keys/2026-11-28.clinic.key")).unwrap();
+    vault.sweep();
+    assert!(vault.seal("clinic", &ID, b"192.0.2.7").is_ok());
 }
 
 /// The kernel's memory and file systems, and the test's clocks.

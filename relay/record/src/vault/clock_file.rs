@@ -44,8 +44,12 @@ impl ClockFile {
         Ok(ClockFile { path, says })
     }
 
-    /// Whether it says the same but for less than an hour.
-    pub(super) fn is_fresh(&self, says: Says) -> bool {
+    /// Writes it where it does not say the same but for less than an hour.
+    pub(super) fn remember(&mut self, says: Says) -> io::Result<()> {
+        if self.is_fresh(says) { Ok(()) } else { self.write(says) }
+    }
+
+    fn is_fresh(&self, says: Says) -> bool {
         self.says.is_some_and(|old| {
             let near = |old: u64, new: u64| old.abs_diff(new) < 3600;
             let (was, is) = (old.remembered, says.remembered);

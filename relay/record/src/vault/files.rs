@@ -109,6 +109,13 @@ impl KeyDirectory {
         self.destroyer.destroy(&self.path.join(name.file()))
     }
 
+    /// Destroys the file of a key that is not used after all, and the half of one.
+    pub(super) fn discard(&self, name: &KeyName) -> io::Result<()> {
+        let path = self.path.join(name.file());
+        let half = self.destroyer.destroy(&half_of(&path));
+        self.destroyer.destroy(&path).and(half)
+    }
+
     /// Files that a former run had not given their names yet.
     fn destroy_halves(&self) -> Result<(), VaultError> {
         let is_half = |file: &&String| file.strip_suffix(HALF).and_then(KeyName::of_file).is_some();
@@ -183,14 +190,19 @@ const HALF: &str = ".new";
 
 /// Writes a file whole or not at all.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut half = path.as_os_str().to_owned();
-    half.push(HALF);
-    let half = PathBuf::from(half);
+    let half = half_of(path);
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&half)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&half, path)?;
     sync_parent(path)
+}
+
+/// The name of a file that is not whole yet.
+fn half_of(path: &Path) -> PathBuf {
+    let mut half = path.as_os_str().to_owned();
+    half.push(HALF);
+    PathBuf::from(half)
 }
 
 /// The key of a file; `None` when it is none.

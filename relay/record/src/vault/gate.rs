@@ -14,7 +14,9 @@ impl Gate {
         Gate(vault)
     }
 
-    /// Destroys every key whose end has come before it returns; while none's has, that is one load and a comparison.
+    /// No key whose end has come is in memory when it returns, nor its file where that lies in memory too; one on a
+    /// disk, which is not waited for, is destroyed by [`Vault::sweep`]. While none's has come, that is one load and a
+    /// comparison.
     /// `unix_seconds`: of the tick.
     pub fn check(&self, unix_seconds: u64) {
         if unix_seconds >= self.0.next_look.load(Ordering::Relaxed) {
