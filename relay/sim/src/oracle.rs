@@ -84,6 +84,8 @@ pub(crate) struct Oracle {
 struct Request {
     /// When it came first.
     at: Mono,
+    /// An answer to it may be remembered since then: one to an earlier copy that was lost.
+    remembered_from: Mono,
     unix_seconds: u64,
     bytes: Vec<u8>,
     method: Method,
@@ -241,8 +243,8 @@ impl Oracle {
             return;
         }
         let key = ((datagram.local, datagram.from), message.transaction.0);
-        let mut lost = false;
-        if let Some(known) = self.requests.get(&key) {
+        let (mut lost, mut remembered_from) = (false, now.mono);
+        if let Some(known) = self.requests.get_mut(&key) {
             self.coverage.retransmissions += 1;
             let question = known.question.and_then(|id| self.questions.get(&id));
             // An answer is remembered from when it was given, which is not seen where it was lost: so from the
@@ -250,15 +252,21 @@ impl Oracle {
             let since = question.map_or(known.at, |asked| asked.verdict.map_or(asked.at, |(at, _)| at));
             let unasked = question.is_none() && known.answered.is_none();
             let seen = known.answered.as_ref().is_some_and(|(at, _)| now.mono.since(*at) >= REMEMBERED_ANSWER_LIFETIME);
+            // From here on nobody knows by which copy's answer the relay goes.
+            known.lost |= (unasked || !seen) && now.mono.since(known.remembered_from) >= REMEMBERED_ANSWER_LIFETIME;
             lost = known.lost || !(unasked || seen);
             let forgotten = unasked || now.mono.since(since) >= REMEMBERED_ANSWER_LIFETIME;
             if !forgotten {
                 return;
             }
+            if unasked {
+                remembered_from = known.remembered_from;
+            }
         }
         let attributes = &message.attributes;
         let request = Request {
             at: now.mono,
+            remembered_from,
             unix_seconds: now.unix_seconds,
             bytes: datagram.bytes.clone(),
             method: message.method,
@@ -435,6 +443,7 @@ impl Oracle {
     /// The clock has leapt ahead.
     pub(crate) fn leapt(&mut self, by: Duration) {
         self.awaited.values_mut().for_each(|at| *at = at.after(by));
+        self.recent.values_mut().flatten().for_each(|(at, ..)| *at = at.after(by));
     }
 
     /// A worker found no slot for an answer: whatever it may have been about to say has happened.
