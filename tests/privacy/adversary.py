@@ -2,7 +2,8 @@
 
 Takes copies of the relay's disk as it was on each day, whatever was shipped, and a directory of keys of the day; and a
 list of addresses. Says which of them it found in clear in any form, and which it could read by the keys that it found
-anywhere, by tenant and day. It shares no code with the relay: what it knows of formats it reads in docs/records.md.
+anywhere, by tenant and day, or as `hold TENANT` where a legal hold keeps them. It shares no code with the relay: what
+it knows of formats it reads in docs/records.md.
 
 Commands come on standard input, one a line, and are answered on standard output, one line of JSON each:
 
@@ -67,6 +68,7 @@ class Formats:
         self.seal, self.key_id = derived["sealing"], derived["a key's id"]
         self.index, self.pseudonym = derived["blind indexes"], derived["addresses' pseudonyms"]
         self.class_ip = int(re.search(r"^\| ip \| (\d+) \|", text, re.MULTILINE)[1])
+        self.class_hold = int(re.search(r"^\| legal-hold \| (\d+) \|", text, re.MULTILINE)[1])
 
     @staticmethod
     def table(text, title):
@@ -103,7 +105,10 @@ class Sealed:
         self.day = int.from_bytes(data[at["day"] : at["id"]])
         self.key_id = data[at["id"] : at["nonce"]]
         self.nonce = data[at["nonce"] : at["name"]]
-        self.is_address = data[at["class"]] == formats.class_ip and data[at["algorithm"]] == formats.algorithm
+        of_class, is_known = data[at["class"]], data[at["algorithm"]] == formats.algorithm
+        self.is_address = of_class in (formats.class_ip, formats.class_hold) and is_known
+        # Whatever a legal hold keeps is of no day.
+        self.epoch = f"hold {self.tenant}" if of_class == formats.class_hold else f"{self.tenant} {self.day}"
 
     def open(self, keys, ids):
         """The plaintext under any of the keys, for any of the records that it may belong to."""
@@ -158,6 +163,7 @@ PERCENT = re.compile(rb"[\w.:%\-]{4,}")
 WIDE = re.compile(rb"(?:[0-9a-fA-F.:]\x00){7,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]{6,}")
 PSEUDONYM = re.compile(rb"ip-[0-9a-f]{16}")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Search:
@@ -433,9 +439,11 @@ class Adversary:
             data = path.read_bytes()
             self.keys_in(data, path.name)
             if data.startswith(self.formats.key_magic) and len(data) == self.formats.key_bytes:
-                date, tenant = path.name.removesuffix(".key").split(".", 1)
+                # The key of a hold has an id in place of both.
+                date, _, tenant = path.name.removesuffix(".key").partition(".")
                 start = self.formats.key_at
-                day_keys.append((tenant, date, data[start : start + 32]))
+                if DATE.fullmatch(date):
+                    day_keys.append((tenant, date, data[start : start + 32]))
         recovered, unreadable = {}, collections.Counter()
         # The id in a header is only what the relay says.
         tried = self.from_files if is_forced else ()
@@ -443,7 +451,7 @@ class Adversary:
         for record, ids in self.sealed.values():
             key = self.keys.get(record.key_id)
             keys = [derive(key[0], self.formats.seal)] if key else others
-            epoch = f"{record.tenant} {record.day}"
+            epoch = record.epoch
             if text := record.open(keys, ids):
                 recovered.setdefault(epoch, set()).update(self.addresses(text))
             else:

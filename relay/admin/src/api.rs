@@ -1,11 +1,13 @@
 //! What the control socket says, as JSON. Fields are added; none changes its meaning or goes.
 
+mod holds;
 mod records;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use holds::*;
 pub use records::*;
 
 /// `GET /v1/status`.

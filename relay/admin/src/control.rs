@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::api::{self, Problem};
+use crate::holds::WantedHold;
 use crate::http::{self, Answer, Listen};
 use crate::records::{self, Target, Told, Wanted, WantedBan};
 
@@ -56,6 +57,14 @@ pub enum Command {
     Retention(Reply<Told<api::Retention>>),
     /// Remove what has reached the end of its retention.
     Sweep(Caller, api::SweepRequest, Reply<Told<api::Swept>>),
+    /// Put sessions under a legal hold.
+    Hold(Caller, WantedHold, Reply<Told<api::NewHold>>),
+    /// The legal holds.
+    Holds(Reply<Told<api::Holds>>),
+    /// Lift a legal hold.
+    LiftHold(Caller, api::NamedHold, Reply<Told<api::LiftedHold>>),
+    /// The sessions of a legal hold, with the addresses that it has.
+    ReadHold(Caller, api::NamedHold, Reply<Told<api::Held>>),
     /// Make a copy of the store.
     Backup(Caller, api::BackupRequest, Reply<Told<api::Backup>>),
     /// What is stored where, how long, under whose key.
@@ -262,8 +271,10 @@ async fn asked<T>(
 }
 
 async fn not_found() -> Answer {
-    let get = [api::STATUS, api::ALLOCATIONS, api::BANS, api::AUDIT, api::RETENTION, api::COMPLIANCE].join(", ");
-    let post = [api::RELOAD, api::DRAIN, api::LOOKUP, api::BANS, api::LIFT, api::SWEEP, api::BACKUP].join(", ");
+    let get = [api::STATUS, api::ALLOCATIONS, api::BANS, api::HOLDS, api::AUDIT, api::RETENTION, api::COMPLIANCE];
+    let bans = [api::BANS, api::LIFT, api::HOLDS, api::LIFT_HOLD, api::READ_HOLD];
+    let post = [&[api::RELOAD, api::DRAIN, api::LOOKUP], &bans[..], &[api::SWEEP, api::BACKUP]].concat();
+    let (get, post) = (get.join(", "), post.join(", "));
     problem(&Problem::new(404, "no such path", &format!("there is GET {get} and POST {post}")))
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{self, Problem};
 use crate::control::{Caller, Command, Reply, ask_in, problem};
+use crate::holds;
 use crate::http::Answer;
 
 /// The answer to something that may be refused.
@@ -103,10 +104,11 @@ pub(crate) fn routes() -> Router<mpsc::Sender<Command>> {
         .route(api::SWEEP, post(sweep))
         .route(api::BACKUP, post(backup))
         .route(api::COMPLIANCE, get(compliance))
+        .merge(holds::routes())
         .layer(DefaultBodyLimit::max(limits::CONTROL_REQUEST_BYTES_MAX))
 }
 
-type Commands = State<mpsc::Sender<Command>>;
+pub(crate) type Commands = State<mpsc::Sender<Command>>;
 
 async fn lookup(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
     let read = || {
@@ -197,7 +199,7 @@ async fn compliance(State(commands): Commands) -> Answer {
     ask(&commands, Command::Compliance).await
 }
 
-async fn ask<T: serde::Serialize>(
+pub(crate) async fn ask<T: serde::Serialize>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(Reply<Told<T>>) -> Command,
 ) -> Answer {
@@ -205,7 +207,7 @@ async fn ask<T: serde::Serialize>(
 }
 
 /// Reads a request; what was wrong with it is told without any of it.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Told<T> {
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Told<T> {
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         refuse("no such request", &format!("the body is JSON with the fields of this path: see {place}"))
@@ -213,7 +215,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Told<T> {
 }
 
 /// Why something is done, which the audit will say for years.
-fn reason(reason: String) -> Told<String> {
+pub(crate) fn reason(reason: String) -> Told<String> {
     let max = limits::REASON_BYTES_MAX;
     if reason.trim().is_empty() || reason.len() > max || reason.chars().any(char::is_control) {
         return Err(refuse("no reason", &format!("a reason has 1 to {max} bytes in one line, and the audit keeps it")));
@@ -222,7 +224,7 @@ fn reason(reason: String) -> Told<String> {
 }
 
 /// What was asked is wrong.
-fn refuse(title: &str, detail: &str) -> Problem {
+pub(crate) fn refuse(title: &str, detail: &str) -> Problem {
     Problem::new(400, title, detail)
 }
 

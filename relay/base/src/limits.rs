@@ -497,6 +497,15 @@ pub const BAN_LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bans that are kept over a restart: what an operator can still look through.
 pub const BANS_KEPT_MAX: usize = 4096;
 
+/// Legal holds at a time: what an operator still knows by name, each with a key in locked memory.
+pub const HOLDS_MAX: usize = 64;
+
+/// Sessions of one hold: one request to the control socket names each of them, and so does the audit's entry.
+pub const HOLD_SESSIONS_MAX: usize = 256;
+
+/// Bytes of a hold's name, which is that of a case.
+pub const HOLD_NAME_BYTES_MAX: usize = 64;
+
 /// By how much the wall clock has to go another way than time to count as set: daylight and leap seconds do not move
 /// it, and a clock that is slewed goes half a second an hour astray.
 pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(10);

@@ -497,6 +497,12 @@ pub const FAMILIES: &[Family] = &[
         |records| records.lookups as f64,
         "Look-ups of an address by an administrator.",
     ),
+    record_gauge("sluice_privacy_holds", |records| records.holds as f64, "Legal holds."),
+    record_gauge(
+        "sluice_privacy_held_sessions",
+        |records| records.held_sessions as f64,
+        "Sessions that a legal hold keeps beyond their retention.",
+    ),
     record_gauge("sluice_bans", |records| records.bans as f64, "Bans of addresses and networks that hold."),
     family(
         "sluice_events_untold_total",

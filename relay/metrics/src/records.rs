@@ -45,6 +45,10 @@ pub struct Records {
     pub clock_steps: u64,
     /// Look-ups of addresses.
     pub lookups: u64,
+    /// Legal holds.
+    pub holds: u64,
+    /// Sessions under one.
+    pub held_sessions: u64,
     /// Bans that hold.
     pub bans: u64,
     /// What waits for its sinks.

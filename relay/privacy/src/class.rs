@@ -26,6 +26,8 @@ pub enum Class {
     TenantData,
     /// Figures without any identifier.
     Aggregate,
+    /// Addresses that a legal hold keeps.
+    LegalHold,
 }
 
 /// Why somebody reads stored data.
@@ -48,6 +50,8 @@ pub enum Purpose {
     Delivery,
     /// To count.
     Statistics,
+    /// To establish, exercise or defend a legal claim.
+    Claims,
 }
 
 /// How long a class stays unless somebody who may has said otherwise.
@@ -61,6 +65,8 @@ pub enum Retention {
     AfterTenant(Duration),
     /// Without an end.
     Indefinite,
+    /// Until somebody who may lifts it by hand.
+    UntilLifted,
 }
 
 /// Who may change a retention.
@@ -230,6 +236,17 @@ impl Class {
             extend: &[],
             places: &[Place::Store, Place::Metrics],
         },
+        Definition {
+            class: Class::LegalHold,
+            code: 11,
+            name: "legal-hold",
+            holds: "addresses of sessions under a legal hold, as ciphertext under the hold's own key",
+            purposes: &[Purpose::Claims, Purpose::Rights],
+            retention: Retention::UntilLifted,
+            shorten: &[Who::Operator],
+            extend: &[],
+            places: &[Place::Store],
+        },
     ];
 
     /// Its row.
@@ -262,7 +279,7 @@ impl Class {
 mod tests {
     use super::*;
 
-    const ALL: [Class; 10] = [
+    const ALL: [Class; 11] = [
         Class::Ip,
         Class::RecordingNode,
         Class::RecordingStaging,
@@ -273,6 +290,7 @@ mod tests {
         Class::Consent,
         Class::TenantData,
         Class::Aggregate,
+        Class::LegalHold,
     ];
 
     #[test]

@@ -33,7 +33,9 @@ fn classes(text: &mut String) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "| {line} |");
     }
-    let used = |class| Kind::TABLE.iter().any(|kind| kind.class == class);
+    let used = |class| {
+        Kind::TABLE.iter().any(|kind| kind.class == class || kind.fields.iter().any(|f| kind.class_of(f) == class))
+    };
     let unused: Vec<&str> = Class::TABLE.iter().map(|row| row.class).filter(|c| !used(*c)).map(Class::name).collect();
     let _ = writeln!(text, "\nOf {} this version writes no records.", unused.join(", "));
 }
@@ -56,8 +58,8 @@ fn kind_of(text: &mut String, kind: &Kind) {
 fn derivations(text: &mut String) {
     let label = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let rows = [
-        ("sealing", seal::SEAL_PURPOSE, "key of the day, or long-lived key"),
-        ("a key's id", seal::ID_PURPOSE, "key of the day, or long-lived key"),
+        ("sealing", seal::SEAL_PURPOSE, "key of the day, long-lived key, or key of a hold"),
+        ("a key's id", seal::ID_PURPOSE, "key of the day, long-lived key, or key of a hold"),
         ("blind indexes", pseudonym::INDEX_PURPOSE, "key of the day"),
         ("addresses' pseudonyms", pseudonym::ADDRESS_PURPOSE, "key of the day"),
         ("users' pseudonyms in store and audit", pseudonym::Purpose::Records.label(), "long-lived key"),
@@ -81,6 +83,7 @@ fn retention(retention: Retention) -> String {
         Retention::UntilShipped(time) => format!("until every sink has it, at most {}", duration(time)),
         Retention::AfterTenant(time) => format!("{} after the tenant's end", duration(time)),
         Retention::Indefinite => "without an end".to_owned(),
+        Retention::UntilLifted => "until the hold is lifted".to_owned(),
     }
 }
 
@@ -104,6 +107,7 @@ const fn purpose(purpose: Purpose) -> &'static str {
         Purpose::Rights => "rights",
         Purpose::Delivery => "delivery",
         Purpose::Statistics => "statistics",
+        Purpose::Claims => "legal claims",
     }
 }
 
@@ -169,7 +173,7 @@ state directory, and are shipped as they are. A file that every sink has is over
 | 5 | 1 | algorithm: 1, AES-256-GCM-SIV (RFC 8452) |
 | 6 | 1 | the number of the class |
 | 7 | 1 | n, the bytes of the tenant's name |
-| 8 | 4 | the day of the key; 0 under a long-lived key |
+| 8 | 4 | the day of the key; 0 under a long-lived key or that of a hold |
 | 12 | 8 | the id of the key |
 | 20 | 12 | the nonce |
 | 32 | n | the tenant's name |
@@ -183,7 +187,9 @@ number in 16 bytes. The id stands in the same row or line, as a field of form id
 
 `KEYS/DATE.TENANT.key` is the key of a day, as `2026-11-28.clinic.key`; the relay itself is a tenant without a name
 (`2026-11-28..key`). In `secrets` in the state directory, `TENANT.tenant.key` is a tenant's long-lived key, and
-`signing.key` the 32 secret bytes of the Ed25519 key (RFC 8032) by which this node signs its audit.
+`signing.key` the 32 secret bytes of the Ed25519 key (RFC 8032) by which this node signs its audit. In `holds` in the state
+directory, `ID.key` is the key of the legal hold of that id (`ID.pending` while it is being made or lifted); it has the
+form of a long-lived key, with the id in hexadecimal digits for the tenant's name.
 
 | Offset | Bytes | Meaning |
 |---|---|---|
@@ -226,6 +232,20 @@ sealed. The header: `sluice audit 1`, `seq` and `at` in 8 bytes each, the length
 same of `tenant`, the same of `session` (all ones for its length where there is none), and the length of `body` in 8 bytes.
 What is signed of a checkpoint or bound: `sluice audit 1 `, its name (`checkpoint`, `head`, `origin`), `seq` and `at` in 8
 bytes each, and the hash. So the chain holds when a key is destroyed, for it is over ciphertext.
+
+## Legal holds
+
+A hold has a name, a reason, a date and a random key of its own, which is no key of a day and is derived from none. The
+addresses of the sessions that it names are opened while the keys of their days live, and sealed anew under the key of the
+hold, for the same record id, with the number of class `legal-hold`. Of a session whose key is no more, or whose tenant keeps
+no addresses, the rest of the record is held. While a session is held, neither it nor its refusals nor the entries of the
+audit from its beginning on are removed. Two holds of one session are two: each has the addresses under its own key.
+
+No copy of the store has a hold's key, and what was shipped cannot be held: it becomes unreadable with its day. A hold
+is lifted by hand alone, also after its date. Then its key is overwritten with zeros and removed, and so are the addresses
+that it had sealed; what is overdue by then is removed at once. The key lies on the disk of the state directory: a file
+system or a device that keeps what is overwritten (copy-on-write, snapshots, flash) may keep it, so `holds` belongs on one
+that does not, and into no backup.
 
 ## The clock
 

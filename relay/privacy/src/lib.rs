@@ -8,6 +8,7 @@ pub mod class;
 pub mod clock;
 pub mod date;
 pub mod document;
+pub mod hold;
 pub mod keyring;
 pub mod pseudonym;
 pub mod schema;

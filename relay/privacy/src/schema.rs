@@ -69,6 +69,8 @@ pub enum Form {
     Blind,
     /// Sealed under the tenant's long-lived key.
     SealedLong,
+    /// Sealed under the key of a legal hold: class `legal-hold`.
+    SealedHold,
     /// A SHA-256 or an Ed25519 signature.
     Proof,
     /// An operator's own words, or the names of what was changed.
@@ -102,7 +104,11 @@ impl Kind {
 
     /// The class of one of its fields.
     pub fn class_of(&self, field: &Field) -> Class {
-        if matches!(field.form, Form::Sealed | Form::Blind) { Class::Ip } else { self.class }
+        match field.form {
+            Form::Sealed | Form::Blind => Class::Ip,
+            Form::SealedHold => Class::LegalHold,
+            _ => self.class,
+        }
     }
 }
 
@@ -120,7 +126,7 @@ impl Form {
     /// Whom it says something about.
     pub const fn sensitivity(self) -> Sensitivity {
         match self {
-            Form::Sealed | Form::SealedLong => Sensitivity::Personal,
+            Form::Sealed | Form::SealedLong | Form::SealedHold => Sensitivity::Personal,
             Form::Id | Form::Person | Form::Blind => Sensitivity::Pseudonym,
             Form::Word | Form::Number | Form::Time | Form::Day | Form::Proof | Form::Text => Sensitivity::None,
         }
@@ -138,6 +144,7 @@ impl Form {
             Form::Sealed => "sealed",
             Form::Blind => "blind index",
             Form::SealedLong => "sealed (long-lived key)",
+            Form::SealedHold => "sealed (key of the hold)",
             Form::Proof => "proof",
             Form::Text => "text",
         }

@@ -16,7 +16,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_base::event::{Began, Denied, EndReason, Ended, RelayEvent, StreamEnded};
 use sluice_base::message::Traffic;
 use sluice_base::stats::media::MediaKind;
@@ -24,7 +24,7 @@ use sluice_base::stats::{Code, Leg, Method};
 use sluice_base::{Pii, SessionId, TenantId};
 use sluice_crypto::sha256;
 use sluice_privacy::date::DAY_SECONDS;
-use sluice_record::plane::{self, Plane, PlaneOptions, Request, Response, TenantTable};
+use sluice_record::plane::{self, Asker, Plane, PlaneOptions, Request, Response, TenantTable};
 use sluice_record::spool::{SinkOptions, SpoolOptions};
 use sluice_record::store::BanTarget;
 use sluice_record::testing::Machine;
@@ -36,6 +36,12 @@ const SESSIONS_OF_A_DAY: u32 = 60;
 
 /// Days between two judgements: the first ones see what is not yet due.
 const JUDGED: [u32; 8] = [0, 3, 6, 7, 12, 30, 60, DAYS - 1];
+
+/// Sessions of this day are put under a legal hold, and from the other on it is lifted.
+const HELD_DAY: u32 = 8;
+const LIFTED_DAY: u32 = 75;
+/// So many of them: a third of each tenant's.
+const HELD: u32 = 6;
 
 /// A tenant and the days for which it keeps addresses.
 const TENANTS: [(&str, Option<u8>); 3] = [("clinic", None), ("school", Some(3)), ("bank", Some(0))];
@@ -103,6 +109,7 @@ impl World {
             self.session(plane, day, number);
         }
         self.ban(plane, day)?;
+        hold(plane, day)?;
         let is_restarted = day % 10 == 9;
         if is_restarted && !self.plane.take().ok_or("no plane")?.stop() {
             return Err("the record plane does not stop".into());
@@ -116,9 +123,7 @@ impl World {
     }
 
     fn session(&self, plane: &Plane, day: u32, number: u32) {
-        let unique = sha256(&[&day.to_be_bytes(), &number.to_be_bytes()]);
-        let mut session = SessionId([0; 16]);
-        session.0.copy_from_slice(&unique[..16]);
+        let session = session_of(day, number);
         let who = (day * 61 + number) % CLIENTS;
         let (user, client) = (Pii::new(Arc::from(format!("user{who}").as_bytes())), Pii::new(client(who)));
         let tenant = TenantId(u16::try_from(who % 3).unwrap_or(0));
@@ -145,12 +150,13 @@ impl World {
         }
     }
 
-    /// The adversary gets everything but the keys of the day.
+    /// The adversary gets everything but the keys of the day and those of holds.
     fn copy(&mut self) -> Result<(), Failure> {
         let copy = self.folder.join("copy");
         for part in ["state", "shipped", "log"] {
             copy_all(&self.folder.join(part), &copy.join(part))?;
         }
+        fs::remove_dir_all(copy.join("state/holds"))?;
         self.adversary.say(&format!("take {}", copy.display()))?;
         Ok(fs::remove_dir_all(&copy)?)
     }
@@ -183,6 +189,7 @@ impl World {
         if day > 10 && gone.len() < usize::try_from(day)? {
             return Err(format!("day {day}: only {} tenants and days are unreadable", gone.len()).into());
         }
+        self.judge_hold(day)?;
         let (bytes, keys) = (&told["bytes"], &told["keys"]);
         self.summary = format!(
             "{bytes} different bytes searched, {keys} likely keys, {} tenants and days read, {} unreadable",
@@ -191,6 +198,42 @@ impl World {
         );
         Ok(())
     }
+}
+
+impl World {
+    /// With the key of the hold, and nothing else, the adversary reads what is held; and nothing once it is lifted.
+    fn judge_hold(&mut self, day: u32) -> Result<(), Failure> {
+        let told = self.adversary.say(&format!("judge {}", self.folder.join("state/holds").display()))?;
+        let expected = match day {
+            HELD_DAY..LIFTED_DAY => json!({ "hold clinic": HELD / 3, "hold school": HELD / 3 }),
+            _ => json!({}),
+        };
+        if told["recovered"] == expected {
+            return Ok(());
+        }
+        Err(format!("day {day}: with the keys of holds {} is read, and {expected} is held", told["recovered"]).into())
+    }
+}
+
+/// Sessions are put under a hold, or it is lifted, if it is the day for that.
+fn hold(plane: &Plane, day: u32) -> Result<(), Failure> {
+    let asker = Asker { role: "test".to_owned(), uid: 0, reason: "complaint 12".to_owned() };
+    let name = "case-1".to_owned();
+    match day {
+        HELD_DAY => {
+            let sessions = (0..HELD).map(|number| session_of(day, number)).collect();
+            ask(plane, Request::HoldAdd { name, sessions, until: None, asker }).map(drop)
+        }
+        LIFTED_DAY => ask(plane, Request::HoldLift { name, asker }).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn session_of(day: u32, number: u32) -> SessionId {
+    let unique = sha256(&[&day.to_be_bytes(), &number.to_be_bytes()]);
+    let mut session = SessionId([0; 16]);
+    session.0.copy_from_slice(&unique[..16]);
+    session
 }
 
 /// Destroys nothing, and says that it did.

@@ -44,6 +44,10 @@ pub enum Kind {
     BanAdded,
     /// A ban was lifted.
     BanRemoved,
+    /// Sessions were put under a legal hold.
+    HoldAdded,
+    /// A legal hold was lifted.
+    HoldLifted,
     /// A copy of the store was made.
     Backup,
     /// The store was replaced by a copy.
@@ -67,6 +71,8 @@ impl Kind {
         Kind::Sweep,
         Kind::BanAdded,
         Kind::BanRemoved,
+        Kind::HoldAdded,
+        Kind::HoldLifted,
         Kind::Backup,
         Kind::Restore,
         Kind::Start,
@@ -86,6 +92,8 @@ impl Kind {
             Kind::Sweep => "sweep",
             Kind::BanAdded => "ban-added",
             Kind::BanRemoved => "ban-removed",
+            Kind::HoldAdded => "hold-added",
+            Kind::HoldLifted => "hold-lifted",
             Kind::Backup => "backup",
             Kind::Restore => "restore",
             Kind::Start => "start",

@@ -4,6 +4,7 @@
 //! waits for room in one: what does not fit is refused or lost, and counted.
 
 mod group;
+mod holds;
 mod lines;
 mod message;
 mod requests;
@@ -31,7 +32,7 @@ use sluice_base::{Mono, TenantId};
 
 use crate::spool::{self, Spool, SpoolHandle, SpoolOptions};
 use crate::store::{Ban, Folder, FolderError, Retention, Store, StoreError, Trouble};
-use crate::vault::{Platform, Vault, VaultError, VaultOptions};
+use crate::vault::{HoldKeys, Platform, Vault, VaultError, VaultOptions};
 use message::Answer;
 use stats::{Shared, add, set};
 use thread::Keeper;
@@ -164,7 +165,9 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
         lines: lines.clone(),
         queues: queues.clone(),
     };
-    let mut keeper = Keeper::new(store, shared, names, platform, &options, queues);
+    let held: Vec<_> = store.hold_names().map_err(StoreError::from)?.into_iter().map(|(id, _)| id).collect();
+    let hold_keys = HoldKeys::open(folder.path(), platform.clone(), options.vault.destroyer.clone(), &held)?;
+    let mut keeper = Keeper::new(store, shared, names, platform, &options, (queues, hold_keys));
     keeper.lines = lines.filter(SpoolHandle::is_there);
     let (end, ended) = bounded::<()>(0);
     let held = folder.clone();

@@ -5,6 +5,7 @@
 
 mod ban;
 mod folder;
+mod hold;
 mod lookup;
 mod retention;
 mod schema;
@@ -13,6 +14,8 @@ mod session;
 pub use ban::{Ban, BanTarget};
 pub use folder::FolderError;
 pub(crate) use folder::{Folder, make, private};
+pub(crate) use hold::Cause;
+pub use hold::{HeldSession, Hold};
 pub(crate) use lookup::Wanted;
 pub use lookup::{Found, FoundSession, GoneDay, Role};
 pub(crate) use retention::DeadKey;

@@ -7,12 +7,14 @@
 mod clock_file;
 mod files;
 mod gate;
+mod hold_keys;
 mod inner;
 mod key_file;
 mod options;
 
 pub use files::{Destroyer, Overwriter, destroy_all};
 pub use gate::Gate;
+pub(crate) use hold_keys::{HoldId, HoldKeys};
 pub use options::{Keys, Platform, VaultError, VaultOptions, VaultWarning};
 
 use std::net::IpAddr;

@@ -45,7 +45,7 @@ fn typed(field: &Field) -> String {
     let kind = match field.form {
         Form::Number | Form::Time | Form::Day => "INTEGER",
         Form::Word | Form::Text | Form::Person => "TEXT",
-        Form::Id | Form::Sealed | Form::SealedLong | Form::Blind | Form::Proof => "BLOB",
+        Form::Id | Form::Sealed | Form::SealedLong | Form::SealedHold | Form::Blind | Form::Proof => "BLOB",
     };
     kind.to_owned()
 }

@@ -51,6 +51,9 @@ pub(crate) enum Command {
     /// Bans clients for at most seven days.
     #[command(subcommand)]
     Ban(records::commands::BanCommand),
+    /// Keeps sessions beyond their retention, for a complaint or a court.
+    #[command(subcommand)]
+    Hold(records::holds::HoldCommand),
     /// Shows, checks and exports the audit.
     #[command(subcommand)]
     Audit(records::offline::AuditCommand),

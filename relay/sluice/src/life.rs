@@ -382,6 +382,10 @@ async fn answer(desk: &Desk, command: Command) {
         Command::Audit(_, last, reply) => drop(reply.send(desk.audit(last).await)),
         Command::Sweep(caller, request, reply) => drop(reply.send(desk.sweep(caller, request).await)),
         Command::Backup(caller, request, reply) => drop(reply.send(desk.backup(caller, request).await)),
+        Command::Hold(caller, wanted, reply) => drop(reply.send(desk.hold(caller, wanted).await)),
+        Command::Holds(reply) => drop(reply.send(desk.holds().await)),
+        Command::LiftHold(caller, named, reply) => drop(reply.send(desk.lift_hold(caller, named).await)),
+        Command::ReadHold(caller, named, reply) => drop(reply.send(desk.read_hold(caller, named).await)),
         Command::Retention(reply) => drop(reply.send(desk.retention().await)),
         _ => {}
     }

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Some(Command::SystemdDropin { config }) => dropin::print(config),
         Some(Command::Lookup(args)) => records::commands::lookup(args),
         Some(Command::Ban(command)) => records::commands::ban(command),
+        Some(Command::Hold(command)) => records::holds::hold(command),
         Some(Command::Audit(command)) => records::offline::audit(command),
         Some(Command::Retention(command)) => records::commands::retention(command),
         Some(Command::Backup(args)) => records::commands::backup(args),

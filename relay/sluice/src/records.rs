@@ -2,6 +2,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod desk;
+pub(crate) mod holds;
 pub(crate) mod offline;
 mod platform;
 pub(crate) mod report;
@@ -285,6 +286,8 @@ fn figures(stats: &RecordStats) -> Figures {
         key_late_seconds_max: stats.key_late_seconds_max,
         clock_steps: stats.clock_steps,
         lookups: stats.lookups,
+        holds: stats.holds,
+        held_sessions: stats.held_sessions,
         ..Figures::default()
     }
 }

@@ -36,7 +36,9 @@ pub(crate) fn run(report: &Report, shown: &mut String) {
     report.test("records: a client is banned by the pseudonym in the list of allocations", || ban_by_pseudonym(&stage));
     report.test("records: the state directory holds no address", || stage.kept(shown));
     report.test("records: what is stored is reported, with the copy of it and without a key", || reports(&stage));
+    report.test("records: sessions are put under a legal hold", || hold(&stage));
     report.test("records: the key dies when the clock steps, and a look-up says so", || key_dies(&stage));
+    report.test("records: what is held outlives its day, and not its hold", || held(&stage));
     report.test("records: the audit holds, and a changed entry is named", || audit(&stage));
     report.test("records: after the step the state directory holds no address", || stage.kept(shown));
     report.test("records: the relay ends in order", || stage.server.take().map_or(Ok(()), Server::stop));
@@ -299,6 +301,46 @@ fn reports(stage: &Stage) -> Result<(), String> {
     if restored.join("records.db").exists() { Ok(()) } else { Err("nothing was put back".to_owned()) }
 }
 
+fn hold(stage: &Stage) -> Result<(), String> {
+    let address = netns::client_v4(1);
+    let found = stage.lookup(&address)?;
+    let session = found["sessions"][0]["session"].as_str().ok_or("no session to hold")?;
+    let add = ["hold", "add", "case-1", "--session", session, "--until", "2100-01-01", "--reason"];
+    let named = stage.folder.ask(&[&add[..], &[&format!("complaint of {address}")]].concat())?;
+    if named.code == Some(0) {
+        return Err("a reason that names the address went into the audit".to_owned());
+    }
+    let made = stage.folder.json(&[&add[..], &["complaint 12"]].concat())?;
+    if made["sessions"][0]["addresses"] != "held" {
+        return Err(made.to_string());
+    }
+    let list = stage.folder.json(&["hold", "list"])?;
+    personal::none_in(&list.to_string())?;
+    let hold = &list["holds"][0];
+    let facts = (hold["name"].as_str(), hold["sessions"].as_u64(), hold["addresses"].as_u64(), hold["due"].as_bool());
+    if facts == (Some("case-1"), Some(1), Some(1), Some(false)) { Ok(()) } else { Err(list.to_string()) }
+}
+
+/// After the end of the key of its day.
+fn held(stage: &Stage) -> Result<(), String> {
+    let read = ["lookup", "--hold", "case-1", "--reason", "court order 7"];
+    let held = stage.folder.json(&read)?;
+    let client = held["sessions"][0]["client"].as_str().unwrap_or_default();
+    if !client.starts_with(&format!("{}:", netns::client_v4(1))) {
+        return Err(format!("the address is not held: {held}"));
+    }
+    let tail = stage.folder.json(&["audit", "tail", "-n", "1"])?;
+    let body = &tail["entries"][0]["body"];
+    if body["class"] != "legal-hold" || body["hold"] != "case-1" || body["reason"] != "court order 7" {
+        return Err(format!("that it was read is not in the audit: {tail}"));
+    }
+    personal::none_in(&tail.to_string())?;
+    stage.folder.ask(&["hold", "lift", "case-1", "--reason", "settled"])?.ok("hold lift")?;
+    let left = std::fs::read_dir(stage.state().join("holds")).map_err(|e| e.to_string())?.count();
+    let ran = stage.folder.ask(&read)?;
+    if left == 0 && ran.code == Some(1) { Ok(()) } else { Err(ran.complaint("a look-up of a lifted hold")) }
+}
+
 fn key_dies(stage: &Stage) -> Result<(), String> {
     let address = netns::client_v4(1);
     let before = stage.key_files()?;
@@ -332,7 +374,18 @@ fn audit(stage: &Stage) -> Result<(), String> {
     let tail = stage.folder.json(&["audit", "tail", "-n", "200"])?;
     let kinds: Vec<&str> =
         tail["entries"].as_array().into_iter().flatten().filter_map(|e| e["kind"].as_str()).collect();
-    for kind in ["connect", "disconnect", "read", "ban-added", "ban-removed", "backup", "clock-step", "key-destroyed"] {
+    for kind in [
+        "connect",
+        "disconnect",
+        "read",
+        "ban-added",
+        "ban-removed",
+        "backup",
+        "clock-step",
+        "key-destroyed",
+        "hold-added",
+        "hold-lifted",
+    ] {
         if !kinds.contains(&kind) {
             return Err(format!("no `{kind}` in the audit: {kinds:?}"));
         }

@@ -100,6 +100,32 @@ const STORE: &[Kind] = &[
         ],
     ),
     store(
+        "hold",
+        Class::AdminAudit,
+        "a legal hold; the audit has those that were lifted",
+        &[
+            always("id", Form::Id, "names its key; also what its reason is sealed for"),
+            always("name", Form::Word, "its name, in the operator's words"),
+            always("created", Form::Time, "since when"),
+            maybe("until", Form::Time, "when it is to be looked at again: it is lifted by hand alone"),
+            always("reason", Form::SealedLong, "why"),
+        ],
+    ),
+    store(
+        "held_session",
+        Class::AdminAudit,
+        "a session under a hold: neither it nor its refusals nor its entries of the audit are removed",
+        &[
+            always("hold", Form::Id, "the hold"),
+            always("session", Form::Id, "the session; also what its addresses are sealed for"),
+            maybe(
+                "sealed",
+                Form::SealedHold,
+                "its addresses, as in `session`; none where nobody could read them any more",
+            ),
+        ],
+    ),
+    store(
         "dead_key",
         Class::AccessAudit,
         "a key that is no more, so that a reader is told since when",
@@ -200,6 +226,7 @@ const AUDIT: &[Kind] = &[
             always("from", Form::Time, "the beginning of what was asked for"),
             always("to", Form::Time, "the end of it"),
             always("sessions", Form::Id, "the sessions that were shown: a list"),
+            maybe("hold", Form::Word, "the legal hold whose addresses were shown"),
         ],
     ),
     audit(
@@ -235,6 +262,32 @@ const AUDIT: &[Kind] = &[
         &[always("ban", Form::Id, "the ban, without its address"), always("expires", Form::Time, "until when"), UID],
     ),
     audit("ban-removed", Class::AdminAudit, "a ban was lifted", &[always("ban", Form::Id, "the ban"), UID]),
+    audit(
+        "hold-added",
+        Class::AdminAudit,
+        "sessions were put under a legal hold",
+        &[
+            always("hold", Form::Word, "its name"),
+            maybe("until", Form::Time, "when it is to be looked at again"),
+            always("reason", Form::Text, "why, in the operator's words"),
+            always("role", Form::Word, "in which role"),
+            UID,
+            always("sessions", Form::Id, "the sessions: a list"),
+            always("unreadable", Form::Number, "sessions of which no address could be kept"),
+        ],
+    ),
+    audit(
+        "hold-lifted",
+        Class::AdminAudit,
+        "a legal hold was lifted, and its key destroyed",
+        &[
+            always("hold", Form::Word, "its name"),
+            always("reason", Form::Text, "why, in the operator's words"),
+            always("role", Form::Word, "in which role"),
+            UID,
+            always("sessions", Form::Number, "sessions that it had held"),
+        ],
+    ),
     audit("backup", Class::AdminAudit, "a copy of the store was made, without keys", &[UID]),
     audit(
         "restore",

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
+use sluice_privacy::hold::Addresses;
 
 use crate::audit::Line;
 use crate::backup::Manifest;
-use crate::store::{Ban, BanTarget, ClassStatus, Found, Swept};
+use crate::store::{Ban, BanTarget, ClassStatus, Found, HeldSession, Hold, Swept};
 use crate::vault::KeyStatus;
 
 /// A client whose allocation waits for its record.
@@ -92,6 +93,33 @@ pub enum Request {
     },
     /// What is kept, and until when.
     RetentionStatus,
+    /// Sessions are to be put under a legal hold.
+    HoldAdd {
+        /// Its name.
+        name: String,
+        /// The sessions.
+        sessions: Vec<SessionId>,
+        /// When it is to be looked at again, in seconds since the Unix epoch: it is lifted by hand alone.
+        until: Option<u64>,
+        /// Who wants it, and why.
+        asker: Asker,
+    },
+    /// The legal holds.
+    HoldList,
+    /// A legal hold is to be lifted, and its key destroyed.
+    HoldLift {
+        /// Its name.
+        name: String,
+        /// Who wants it, and why.
+        asker: Asker,
+    },
+    /// The sessions of a legal hold, with the addresses that it has.
+    HoldRead {
+        /// Its name.
+        name: String,
+        /// Who asks.
+        asker: Asker,
+    },
     /// A copy of the store is to be made, without keys.
     Backup {
         /// The directory for it, which must not be there yet.
@@ -122,6 +150,14 @@ pub enum Response {
     Banned(Ban),
     /// The bans that hold.
     Bans(Vec<Ban>),
+    /// What a new hold has of the addresses of each of its sessions.
+    Held(Vec<(SessionId, Addresses)>),
+    /// The legal holds, the oldest first.
+    Holds(Vec<Hold>),
+    /// A hold is lifted: how many sessions it had.
+    HoldLifted(u64),
+    /// The sessions of a hold, by their beginning.
+    HeldSessions(Vec<HeldSession>),
     /// Entries of the audit, the oldest first.
     Entries(Vec<Line>),
     /// What is kept, and until when.

@@ -15,7 +15,7 @@ use crate::audit::{Draft, Kind, tail};
 use crate::backup;
 use crate::store::{BanTarget, Failure, Trouble, Wanted};
 
-type Answered = Result<Response, RequestError>;
+pub(super) type Answered = Result<Response, RequestError>;
 
 impl Keeper {
     pub(super) fn answer_request(&mut self, request: Request, answer: Answer<Answered>) {
@@ -43,6 +43,10 @@ impl Keeper {
                 let lines = tail(self.store.connection(), self.store.vault(), count.min(AUDIT_TAIL_MAX));
                 lines.map(Response::Entries).map_err(|e| unreadable(&e.into()))
             }
+            Request::HoldAdd { name, sessions, until, asker } => self.hold(&name, sessions, until, &asker),
+            Request::HoldList => self.holds(),
+            Request::HoldLift { name, asker } => self.lift_hold(&name, &asker),
+            Request::HoldRead { name, asker } => self.read_hold(&name, &asker),
             Request::RetentionStatus => self.retention_status(),
             Request::Sweep { dry_run: true, beyond_24h, .. } => self.sweep_dry(beyond_24h),
             Request::Sweep { beyond_24h, uid, .. } => match self.believe_clock(beyond_24h, uid) {
@@ -156,13 +160,13 @@ impl Keeper {
         }
     }
 
-    fn record(&mut self, draft: &Draft<'_>) -> Result<(), RequestError> {
+    pub(super) fn record(&mut self, draft: &Draft<'_>) -> Result<(), RequestError> {
         self.write(|writer| writer.audit(draft)).map_err(not_recorded)
     }
 }
 
 /// Role and reason are there, and say nothing that the audit must not keep.
-fn check(asker: &Asker) -> Result<(), RequestError> {
+pub(super) fn check(asker: &Asker) -> Result<(), RequestError> {
     short("the role", &asker.role)?;
     short("the reason", &asker.reason)?;
     no_address(&asker.role, "the role")?;
@@ -189,6 +193,6 @@ pub(super) fn not_recorded(trouble: Trouble) -> RequestError {
     RequestError::NotRecorded(trouble.to_string())
 }
 
-fn unreadable(failure: &Failure) -> RequestError {
+pub(super) fn unreadable(failure: &Failure) -> RequestError {
     RequestError::Unreadable(failure.trouble().to_string())
 }

@@ -78,6 +78,10 @@ stats! {
     clock_steps,
     /// Look-ups of an address.
     lookups,
+    /// Gauge: legal holds.
+    holds,
+    /// Gauge: sessions under one.
+    held_sessions,
     /// Gauge: 1 when the audit did not end where it was signed at the start.
     audit_broken,
 }

@@ -17,7 +17,7 @@ use super::{Admission, PlaneOptions, Queues, Record, Request, TenantTable, Waiti
 use crate::audit::verify;
 use crate::store::{Store, Trouble};
 use crate::testing::{Folder, Machine};
-use crate::vault::{Platform, Vault, VaultOptions};
+use crate::vault::{HoldKeys, Platform, Vault, VaultOptions};
 
 struct Bench {
     machine: Arc<Machine>,
@@ -37,7 +37,8 @@ impl Bench {
         let shared = Arc::new(Shared::default());
         let names = Arc::new(RwLock::new(Arc::new(options.tenants.clone())));
         let queues = Queues { records: bounded(1).1, requests: bounded(1).1 };
-        let mut keeper = Keeper::new(store, shared.clone(), names, machine.clone(), &options, queues);
+        let keys = HoldKeys::open(folder.path(), machine.clone(), options.vault.destroyer.clone(), &[]).unwrap();
+        let mut keeper = Keeper::new(store, shared.clone(), names, machine.clone(), &options, (queues, keys));
         keeper.chores();
         Bench { machine, shared, keeper, folder }
     }

@@ -20,7 +20,7 @@ use super::{Names, PlaneOptions, Queues, Said};
 use crate::audit::{Draft, Kind};
 use crate::spool::SpoolHandle;
 use crate::store::{DeadKey, Failure, Retention, Store, Swept, Trouble, Writer};
-use crate::vault::Platform;
+use crate::vault::{HoldKeys, Platform};
 
 /// Keeps the store: takes records, commits them in groups, answers, and does what is due.
 pub(super) struct Keeper {
@@ -38,6 +38,8 @@ pub(super) struct Keeper {
     pub(super) retry_at: Mono,
     /// Bytes that must not stay in the journal have been deleted.
     pub(super) must_truncate: bool,
+    /// The keys of legal holds.
+    pub(super) hold_keys: HoldKeys,
     /// Where lines go, if anywhere.
     pub(super) lines: Option<SpoolHandle>,
     names: Names,
@@ -83,7 +85,7 @@ impl Keeper {
         names: Names,
         platform: Arc<dyn Platform>,
         options: &PlaneOptions,
-        queues: Queues,
+        (queues, hold_keys): (Queues, HoldKeys),
     ) -> Self {
         let seen = platform.moment();
         Keeper {
@@ -98,6 +100,7 @@ impl Keeper {
             denials: DenialBudget::default(),
             retry_at: Mono::default(),
             must_truncate: true,
+            hold_keys,
             lines: None,
             names,
             queues,
@@ -114,6 +117,7 @@ impl Keeper {
     /// Runs until it is told to stop.
     pub(super) fn run(&mut self) {
         let _will = LastWill(self.shared.clone(), self.queues.clone());
+        self.count_holds();
         loop {
             self.chores();
             let wait = match self.group.is_empty() {
@@ -199,6 +203,7 @@ impl Keeper {
             self.next_chores = now.boot.after(STORE_CHORES_INTERVAL);
             self.look_at_clock(now);
             self.look_at_keys();
+            self.hold_keys.retry();
             if !self.has_opened {
                 self.open();
             }
@@ -259,6 +264,11 @@ impl Keeper {
         set(&cells.keys_undestroyed, self.undestroyed as u64);
         set(&cells.keys_live, self.store.vault().status().len() as u64);
         set(&cells.key_late_seconds_max, self.store.vault().late_max().as_secs());
+    }
+
+    /// What is kept no longer by a hold may be overdue.
+    pub(super) fn sweep_soon(&mut self) {
+        self.sweeping.get_or_insert_default();
     }
 
     /// Has `answer` called when everything is removed that has reached the end of its retention.

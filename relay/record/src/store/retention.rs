@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::json;
 use sluice_base::limits::STORE_SWEEP_ROWS_MAX;
+use sluice_privacy::hold::audit_horizon;
 use sluice_privacy::seal::Header;
 use sluice_privacy::{Class, Day};
 
@@ -68,17 +69,26 @@ pub struct ClassStatus {
 /// its rows by an index: admissions wait for the thread that asks.
 mod statement {
     pub(super) const SESSIONS: &str = "DELETE FROM session WHERE id IN \
-         (SELECT id FROM session WHERE ended IS NOT NULL AND ended < ?1 ORDER BY ended LIMIT ?2)";
-    pub(super) const DENIALS: &str =
-        "DELETE FROM denial WHERE id IN (SELECT id FROM denial WHERE at < ?1 ORDER BY at LIMIT ?2)";
+         (SELECT id FROM session WHERE ended IS NOT NULL AND ended < ?1 AND NOT EXISTS \
+         (SELECT 1 FROM held_session WHERE held_session.session = session.id) ORDER BY ended LIMIT ?2)";
+    /// A hold keeps the refusals of its sessions too.
+    pub(super) const DENIALS: &str = "DELETE FROM denial WHERE id IN \
+         (SELECT id FROM denial WHERE at < ?1 AND NOT EXISTS \
+         (SELECT 1 FROM held_session WHERE held_session.session = denial.session) ORDER BY at LIMIT ?2)";
     /// A look-up names the days of sessions that are still there: for as long it has to be able to say since when the
     /// key of such a day is no more.
     pub(super) const DEAD_KEYS: &str = "DELETE FROM dead_key WHERE (tenant, day) IN \
          (SELECT tenant, day FROM dead_key WHERE died < ?1 AND NOT EXISTS \
          (SELECT 1 FROM session WHERE session.day = dead_key.day AND session.tenant = dead_key.tenant) \
          ORDER BY died LIMIT ?2)";
-    pub(super) const SESSIONS_COUNT: &str = "SELECT COUNT(*) FROM session WHERE ended IS NOT NULL AND ended < ?1";
-    pub(super) const DENIALS_COUNT: &str = "SELECT COUNT(*) FROM denial WHERE at < ?1";
+    pub(super) const SESSIONS_COUNT: &str = "SELECT COUNT(*) FROM session WHERE ended IS NOT NULL AND ended < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM held_session WHERE held_session.session = session.id)";
+    pub(super) const DENIALS_COUNT: &str = "SELECT COUNT(*) FROM denial WHERE at < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM held_session WHERE held_session.session = denial.session)";
+    pub(super) const OLDEST_SESSION: &str = "SELECT ended FROM session WHERE ended IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM held_session WHERE held_session.session = session.id) ORDER BY ended LIMIT 1";
+    pub(super) const OLDEST_DENIAL: &str = "SELECT at FROM denial WHERE at >= 0 \
+         AND NOT EXISTS (SELECT 1 FROM held_session WHERE held_session.session = denial.session) ORDER BY at LIMIT 1";
 
     /// What was sealed of a tenant on a day, and what of that under one key.
     pub(super) const SEALED_SESSIONS: &str =
@@ -100,6 +110,8 @@ mod statement {
         DEAD_KEYS,
         SESSIONS_COUNT,
         DENIALS_COUNT,
+        OLDEST_SESSION,
+        OLDEST_DENIAL,
         SEALED_SESSIONS,
         SEALED_DENIALS,
         SESSIONS_OF_KEY,
@@ -183,7 +195,8 @@ impl Writer<'_> {
         let (sessions, denials) = (remove(statement::SESSIONS)?, remove(statement::DENIALS)?);
         remove(statement::DEAD_KEYS)?;
         let longer = retention.access_audit.max(retention.admin_audit);
-        let entries = if left == 0 { 0 } else { self.prune(now.saturating_sub(longer.as_secs()), left as u64)? };
+        let until = audit_horizon(now.saturating_sub(longer.as_secs()), oldest_held(self.connection)?);
+        let entries = if left == 0 { 0 } else { self.prune(until, left as u64)? };
         let swept = Swept { sessions, denials, entries };
         if swept != Swept::default() {
             let body = json!({ "sessions": sessions, "denials": denials, "entries": entries });
@@ -281,7 +294,8 @@ impl Store {
         Ok(Swept {
             sessions: count(statement::SESSIONS_COUNT)?,
             denials: count(statement::DENIALS_COUNT)?,
-            entries: self.prunable(now.saturating_sub(longer.as_secs()))?,
+            entries: self
+                .prunable(audit_horizon(now.saturating_sub(longer.as_secs()), oldest_held(self.connection())?))?,
         })
     }
 
@@ -300,17 +314,24 @@ impl Store {
             let late = Duration::from_secs(next.map_or(0, |next| now.saturating_sub(next)));
             ClassStatus { class, oldest, next, late, held: 0 }
         };
-        let least = |query: &str| self.connection().query_row(query, [], |row| row.get::<_, Option<u64>>(0));
-        let ended = least("SELECT MIN(ended) FROM session WHERE ended IS NOT NULL")?;
-        let denied = least("SELECT MIN(at) FROM denial")?;
+        let least = |query: &str| self.connection().query_row(query, [], |row| row.get::<_, u64>(0)).optional();
+        let (ended, denied) = (least(statement::OLDEST_SESSION)?, least(statement::OLDEST_DENIAL)?);
         let access = ended.into_iter().chain(denied).min();
         // The chain is cut at its beginning, whatever the times of its entries.
-        let first = "SELECT at FROM audit WHERE seq = (SELECT MIN(seq) FROM audit)";
-        let admin = self.connection().query_row(first, [], |row| row.get(0)).optional()?;
+        let admin = least("SELECT at FROM audit WHERE seq = (SELECT MIN(seq) FROM audit)")?;
+        let (held, held_addresses) = self.held_count()?;
+        let mut admin = of(Class::AdminAudit, admin, retention.access_audit.max(retention.admin_audit));
+        if oldest_held(self.connection())?.is_some_and(|began| admin.oldest >= Some(began)) {
+            // Nothing of the audit goes from there on.
+            (admin.next, admin.late) = (None, Duration::ZERO);
+        }
+        let oldest = least("SELECT created FROM hold ORDER BY created LIMIT 1")?;
+        let (next, late) = (None, Duration::ZERO);
         Ok(vec![
             ip,
-            of(Class::AccessAudit, access, retention.access_audit),
-            of(Class::AdminAudit, admin, retention.access_audit.max(retention.admin_audit)),
+            ClassStatus { held, ..of(Class::AccessAudit, access, retention.access_audit) },
+            admin,
+            ClassStatus { class: Class::LegalHold, oldest, next, late, held: held_addresses },
         ])
     }
 
@@ -332,10 +353,14 @@ impl Store {
     }
 }
 
+/// When the oldest session began that a legal hold keeps.
+fn oldest_held(connection: &Connection) -> Result<Option<u64>, Failure> {
+    let query = "SELECT MIN(began) FROM held_session JOIN session ON session.id = held_session.session";
+    Ok(connection.query_row(query, [], |row| row.get(0))?)
+}
+
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::*;
     use crate::store::schema;
 

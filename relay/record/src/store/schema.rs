@@ -10,7 +10,7 @@ use super::StoreError;
 pub(crate) const APPLICATION: i64 = 0x534c_4345;
 
 /// Each step brings the tables from its place in the list to the next; `user_version` counts those that were taken.
-const STEPS: &[&str] = &[FIRST, FOUND_BY_INDEX];
+const STEPS: &[&str] = &[FIRST, FOUND_BY_INDEX, HOLDS];
 
 /// Version of the tables that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -126,6 +126,24 @@ CREATE INDEX session_sealed ON session (day, tenant, substr(sealed, 13, 8)) WHER
 CREATE INDEX denial_sealed ON denial (day, tenant, substr(sealed, 13, 8)) WHERE sealed IS NOT NULL;
 CREATE INDEX dead_key_died ON dead_key (died);
 DROP INDEX denial_day;
+";
+
+/// Legal holds.
+const HOLDS: &str = "
+CREATE TABLE hold (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    until INTEGER,
+    reason BLOB NOT NULL
+);
+CREATE TABLE held_session (
+    hold BLOB NOT NULL REFERENCES hold (id),
+    session BLOB NOT NULL REFERENCES session (id),
+    sealed BLOB,
+    PRIMARY KEY (hold, session)
+);
+CREATE INDEX held_session_session ON held_session (session);
 ";
 
 /// Brings the tables of a store up to [`VERSION`].

@@ -186,7 +186,7 @@ impl LongKeys {
     }
 }
 
-const HALF: &str = ".new";
+pub(super) const HALF: &str = ".new";
 
 /// Writes a file whole or not at all.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -206,7 +206,7 @@ fn half_of(path: &Path) -> PathBuf {
 }
 
 /// The key of a file; `None` when it is none.
-fn read_key(path: &Path, tenant: &str) -> Result<Option<Found>, VaultError> {
+pub(super) fn read_key(path: &Path, tenant: &str) -> Result<Option<Found>, VaultError> {
     let mut file = File::open(path).map_err(|why| at(path, why))?;
     let mut bytes = Zeroizing::new([0; BYTES + 1]);
     let mut length = 0;
@@ -228,7 +228,7 @@ fn lock(directory: &Path) -> Result<File, VaultError> {
     Ok(lock)
 }
 
-fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
+pub(super) fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(|why| at(directory, why))? {
         let entry = entry.map_err(|why| at(directory, why))?;
@@ -237,11 +237,11 @@ fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
     Ok(names)
 }
 
-fn make_directory(path: &Path) -> Result<(), VaultError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), VaultError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|why| at(path, why))
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use sluice_admin::{Method, api};
 
-use super::time;
+use super::{holds, time};
 use crate::ask::{self, AskArgs};
 use crate::cli::Failure;
 
@@ -20,8 +20,11 @@ const LOOKUP_FROM: &str = "24h";
 pub(crate) struct LookupArgs {
     /// The address, with a port if that matters (`192.0.2.7`, `192.0.2.7:4000`, `[2001:db8::7]:443`): a client's; with
     /// a port also one that the relay gave out. `-` reads it from standard input, where no list of processes shows it.
-    #[arg(value_name = "ADDRESS[:PORT]")]
-    address: String,
+    #[arg(value_name = "ADDRESS[:PORT]", required_unless_present = "hold")]
+    address: Option<String>,
+    /// In place of an address: the sessions of this legal hold, with the addresses that it has.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["address", "from", "to"])]
+    hold: Option<String>,
     /// Sessions that went on at or after this: a time of UTC (`2026-11-28T10:30`), or so long ago (`12h`, `3d`).
     #[arg(long, default_value = LOOKUP_FROM)]
     from: String,
@@ -93,8 +96,11 @@ pub(crate) struct BackupArgs {
 
 /// `sluice lookup`.
 pub(crate) fn lookup(args: &LookupArgs) -> Result<(), Failure> {
+    if let Some(hold) = &args.hold {
+        return holds::read(hold, &args.reason, &args.ask);
+    }
     let now = now();
-    let given = given(&args.address)?;
+    let given = given(args.address.as_deref().unwrap_or_default())?;
     let (address, port) = match (given.parse::<IpAddr>(), given.parse::<SocketAddr>()) {
         (Ok(ip), _) => (ip, None),
         (_, Ok(address)) => (address.ip(), Some(address.port())),
@@ -177,13 +183,13 @@ fn given(argument: &str) -> Result<String, Failure> {
     Ok(line.trim().to_owned())
 }
 
-fn moment(option: &str, text: &str, now: u64) -> Result<u64, Failure> {
+pub(crate) fn moment(option: &str, text: &str, now: u64) -> Result<u64, Failure> {
     let wrong =
         || format!("{option} {text}: write a time of UTC such as 2026-11-28T10:30, or so long ago as 12h or 3d");
     time::parse(text, now).ok_or_else(wrong)
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

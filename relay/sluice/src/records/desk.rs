@@ -1,5 +1,7 @@
 //! What administrators are answered about records and bans.
 
+mod holds;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as Lock, PoisonError};
@@ -58,10 +60,7 @@ impl Desk {
 
     /// The sessions of an address.
     pub(crate) async fn lookup(&self, caller: Caller, wanted: Wanted) -> Told<api::Lookup> {
-        if !self.lookup.load(Ordering::Relaxed) {
-            let detail = "looking up addresses is not allowed: privacy.lookup of the configuration is false";
-            return Err(api::Problem::new(403, "not allowed", detail));
-        }
+        self.may_look_up()?;
         tracing::info!(uid = caller.uid, "told to look up an address");
         let Wanted { address, port, from, to, reason } = wanted;
         let asker = Asker { role: ROLE.to_owned(), uid: uid(caller), reason };
@@ -73,6 +72,14 @@ impl Desk {
             }),
             _ => Err(unexpected()),
         }
+    }
+
+    fn may_look_up(&self) -> Told<()> {
+        if self.lookup.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let detail = "looking up addresses is not allowed: privacy.lookup of the configuration is false";
+        Err(api::Problem::new(403, "not allowed", detail))
     }
 
     /// Bans somebody; the answer comes when every worker knows.

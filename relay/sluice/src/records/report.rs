@@ -162,7 +162,7 @@ fn is_stored(class: Class, config: &Config) -> bool {
     let days = config.tenants.iter().map(|tenant| tenant.privacy.ip_retention_days);
     match class {
         Class::Ip => config.privacy.records && days.chain([config.privacy.ip_retention_days]).any(|days| days > 0),
-        Class::AccessAudit | Class::AdminAudit => config.privacy.records,
+        Class::AccessAudit | Class::AdminAudit | Class::LegalHold => config.privacy.records,
         Class::MediaLog | Class::ControlLog => config.privacy.records && !config.spool.sinks.is_empty(),
         Class::Aggregate => true,
         _ => false,
@@ -174,6 +174,7 @@ fn key(class: Class) -> &'static str {
         Class::Ip => "a random key of its tenant and day, which is destroyed at the end of the retention",
         Class::AccessAudit | Class::AdminAudit => "the tenant's key in the state directory; the relay's own where none",
         Class::MediaLog | Class::ControlLog => "none; addresses in it are of class ip, and users are pseudonyms",
+        Class::LegalHold => "a random key of the hold in the state directory, which is destroyed when it is lifted",
         Class::Aggregate => "none: it names nobody",
         _ => "none: nothing of it is stored",
     }
@@ -193,6 +194,7 @@ fn retention(class: &Definition, config: &Config) -> String {
         Retention::UntilShipped(time) => format!("until it is shipped, at most {}", of(time)),
         Retention::AfterTenant(time) => format!("{} after the tenant's end", of(time)),
         Retention::Indefinite => "without an end".to_owned(),
+        Retention::UntilLifted => "until the hold is lifted".to_owned(),
     }
 }
 
@@ -214,6 +216,7 @@ fn purpose_text(purpose: Purpose) -> &'static str {
         Purpose::Rights => "rights of the person",
         Purpose::Delivery => "delivery",
         Purpose::Statistics => "statistics",
+        Purpose::Claims => "legal claims",
         _ => "other",
     }
 }

@@ -40,6 +40,10 @@ const EXPOSERS: &[(&str, &str)] = &[
     ("relay/record/src/store/ban.rs", "a banned address is sealed"),
     ("relay/sluice/src/banner.rs", "a development start prints the credentials that it made"),
     ("relay/sluice/src/probe", "a client has to be told whom to ask and by which name and password"),
+    (
+        "relay/sluice/src/records/desk/holds.rs",
+        "who asks by a hold's name and a reason is told the addresses that it keeps",
+    ),
     ("relay/sluice/src/wiring.rs", "secrets go from the configuration to the machine"),
     ("relay/sim/src/", "its network has to be told where to send"),
     ("relay/xtask/src/kills/client.rs", "a client signs its requests"),
