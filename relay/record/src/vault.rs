@@ -162,12 +162,8 @@ impl Vault {
         let mut inner = Inner::new(options.ip_retention_days, clock, newest_key);
         inner.ring.configure(options.ip_retention_days, options.tenants, now);
         if let Some(directory) = &directory {
+            // Before anything that a full disk or a damaged file may refuse.
             adopt(directory, &*platform, &mut inner, now, &mut warnings)?;
-            // Before anything that a full disk or a damaged file may refuse: a start that fails keeps nothing longer.
-            for due in inner.doom(now) {
-                let gone = directory.destroy(&due.name);
-                inner.settle(due, gone);
-            }
         }
         let signer = long_directory.signing_key(&*platform)?;
         let verifier = Signer::new(signer.bytes()).verifier();
@@ -557,7 +553,9 @@ impl std::fmt::Debug for Vault {
     }
 }
 
-/// Takes over the keys of a former run. What cannot be believed is taken over as overdue.
+/// Takes over the keys of a former run, their names and ends first. Those that are due are destroyed by these alone,
+/// whatever the kernel says of memory for the others: a start that fails keeps nothing longer. What cannot be believed is
+/// due.
 fn adopt(
     directory: &KeyDirectory,
     platform: &dyn Platform,
@@ -565,19 +563,36 @@ fn adopt(
     now: Moment,
     warnings: &mut Vec<VaultWarning>,
 ) -> Result<(), VaultError> {
-    for (name, read) in directory.keys()? {
-        let stored = match read {
-            Some((file, key)) => {
-                let cell = platform.cells().cell(*key).map_err(VaultError::Memory)?;
-                inner.cells.insert(name.clone(), cell);
-                file.stored(directory.is_memory(), platform.boot_id())
-            }
-            None => {
+    let (mut names, mut unread) = (Vec::new(), Vec::new());
+    for name in directory.names()? {
+        let stored = match directory.read(&name) {
+            Ok(Some((file, _))) => file.stored(directory.is_memory(), platform.boot_id()),
+            Ok(None) => {
                 warnings.push(VaultWarning::DamagedKey { file: name.file() });
                 overdue(now)
             }
+            // By its name it may be due all the same.
+            Err(why) => {
+                unread.push((name.clone(), why));
+                Stored { unix_seconds: u64::MAX, boot: None }
+            }
         };
-        inner.ring.adopt(name, stored, inner.clock.latest(), now);
+        inner.ring.adopt(name.clone(), stored, inner.clock.latest(), now);
+        names.push(name);
+    }
+    for due in inner.doom(now) {
+        let gone = directory.destroy(&due.name);
+        inner.settle(due, gone);
+    }
+    let live = |name: &KeyName| inner.ring.is_live(name, now);
+    if let Some((_, why)) = unread.into_iter().find(|(name, _)| live(name)) {
+        return Err(why);
+    }
+    names.retain(live);
+    for name in names {
+        if let Some((_, key)) = directory.read(&name)? {
+            inner.cells.insert(name, platform.cells().cell(*key).map_err(VaultError::Memory)?);
+        }
     }
     Ok(())
 }

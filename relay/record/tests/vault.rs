@@ -535,38 +535,78 @@ fn keys_lie_in_the_kernels_locked_memory_and_on_its_tmpfs() {
     fs::remove_dir(&shared).expect("nothing is left there");
 }
 
+/// A machine that locks no memory.
+struct Full(Arc<Machine>);
+
+struct Refused;
+
+impl KeyCells for Refused {
+    fn cell(&self, _bytes: [u8; 32]) -> std::io::Result<Box<dyn KeyCell>> {
+        Err(std::io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+impl Platform for Full {
+    fn moment(&self) -> Moment {
+        self.0.moment()
+    }
+    fn cells(&self) -> &dyn KeyCells {
+        &Refused
+    }
+    fn is_tmpfs(&self, path: &Path) -> std::io::Result<bool> {
+        self.0.is_tmpfs(path)
+    }
+    fn random(&self, out: &mut [u8]) {
+        self.0.random(out);
+    }
+    fn boot_id(&self) -> Option<[u8; 16]> {
+        self.0.boot_id()
+    }
+    fn has_swap(&self) -> Option<bool> {
+        self.0.has_swap()
+    }
+}
+
 #[test]
 fn memory_that_the_kernel_does_not_lock_is_an_error_that_says_what_to_do() {
-    struct Refused;
-    impl KeyCells for Refused {
-        fn cell(&self, _bytes: [u8; 32]) -> std::io::Result<Box<dyn KeyCell>> {
-            Err(std::io::ErrorKind::OutOfMemory.into())
-        }
-    }
-    struct Full(Machine);
-    impl Platform for Full {
-        fn moment(&self) -> Moment {
-            self.0.moment()
-        }
-        fn cells(&self) -> &dyn KeyCells {
-            &Refused
-        }
-        fn is_tmpfs(&self, path: &Path) -> std::io::Result<bool> {
-            self.0.is_tmpfs(path)
-        }
-        fn random(&self, out: &mut [u8]) {
-            self.0.random(out);
-        }
-        fn boot_id(&self) -> Option<[u8; 16]> {
-            None
-        }
-        fn has_swap(&self) -> Option<bool> {
-            Some(true)
-        }
-    }
     let folder = Folder::new("full");
-    let why = Vault::open(options(&folder), Arc::new(Full(Machine::new(1)))).unwrap_err().to_string();
+    let why = Vault::open(options(&folder), Arc::new(Full(Arc::new(Machine::new(1))))).unwrap_err().to_string();
     assert!(why.contains("LimitMEMLOCK"), "{why}");
+}
+
+/// Two keys of a run that is over, of which the first is due.
+fn one_due_of_two(name: &str) -> (Folder, Arc<Machine>) {
+    let (folder, machine, vault) = start(name);
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    machine.pass(2 * DAY);
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    drop(vault);
+    machine.pass(5 * DAY);
+    assert_eq!(key_files(&folder), ["2026-11-28.clinic.key", "2026-11-30.clinic.key"]);
+    (folder, machine)
+}
+
+#[test]
+fn a_start_that_gets_no_locked_memory_has_destroyed_what_was_due() {
+    let (folder, machine) = one_due_of_two("unlocked");
+    assert!(matches!(Vault::open(options(&folder), Arc::new(Full(machine))), Err(VaultError::Memory(_))));
+    assert_eq!(key_files(&folder), ["2026-11-30.clinic.key"]);
+}
+
+#[test]
+fn a_start_that_cannot_read_a_key_has_destroyed_what_was_due() {
+    let (folder, machine) = one_due_of_two("unreadable");
+    for day in ["2026-11-29", "2026-12-01"] {
+        // Reading a directory fails, and so does unlinking it.
+        fs::create_dir(folder.join(&format!("keys/{day}.clinic.key"))).unwrap();
+    }
+    let why = Vault::open(options(&folder), machine.clone()).unwrap_err().to_string();
+    assert!(why.contains("2026-11-29.clinic.key") || why.contains("2026-12-01.clinic.key"), "{why}");
+    assert!(!folder.join("keys/2026-11-28.clinic.key").exists());
+    fs::remove_dir(folder.join("keys/2026-12-01.clinic.key")).unwrap();
+    machine.pass(DAY);
+    let vault = open(&folder, &machine);
+    assert_eq!(vault.sweep().failed.len(), 1, "one that is due by its name alone");
 }
 
 #[test]

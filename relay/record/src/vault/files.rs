@@ -76,7 +76,7 @@ impl KeyDirectory {
             (Keys::Runtime, false) => {
                 warnings.push(VaultWarning::MemoryOnly { directory: directory.path.clone() });
                 // Those of a former configuration: nobody would ever destroy them.
-                for (name, _) in directory.keys()? {
+                for name in directory.names()? {
                     directory.destroy(&name).map_err(|why| at(&directory.path.join(name.file()), why))?;
                 }
                 Ok(None)
@@ -88,16 +88,15 @@ impl KeyDirectory {
         self.is_memory
     }
 
-    /// Every key that there is; `None` for one that is damaged.
-    pub(super) fn keys(&self) -> Result<Vec<(KeyName, Option<Found>)>, VaultError> {
-        let mut keys = Vec::new();
-        for file in names(&self.path)? {
-            if let Some(name) = KeyName::of_file(&file) {
-                let found = read_key(&self.path.join(&file), &name.tenant)?;
-                keys.push((name.clone(), found.filter(|(found, _)| found.day == name.day)));
-            }
-        }
-        Ok(keys)
+    /// Every key that there is, whole or not.
+    pub(super) fn names(&self) -> Result<Vec<KeyName>, VaultError> {
+        Ok(names(&self.path)?.iter().filter_map(|file| KeyName::of_file(file)).collect())
+    }
+
+    /// A key's file; `None` where it is damaged.
+    pub(super) fn read(&self, name: &KeyName) -> Result<Option<Found>, VaultError> {
+        let found = read_key(&self.path.join(name.file()), &name.tenant)?;
+        Ok(found.filter(|(file, _)| file.day == name.day))
     }
 
     /// Writes a new key. It has its name only when it is whole.
