@@ -610,6 +610,30 @@ fn a_start_that_cannot_read_a_key_has_destroyed_what_was_due() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_again_and_again_keeps_a_key_no_longer_than_the_machine_counts() {
+    let (folder, machine, mut vault) = start("back");
+    let noon = vault.clock().unix_seconds;
+    let sealed = vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    for day in 1..=6 {
+        machine.pass(DAY);
+        machine.set_wall_clock(noon);
+        // What is sealed meanwhile is under the same key, whose end does not move.
+        vault.seal("clinic", &ID, b"192.0.2.8").unwrap();
+        if day == 3 {
+            drop(vault);
+            vault = open(&folder, &machine);
+        }
+    }
+    machine.pass(12 * HOUR - Duration::from_secs(1));
+    machine.set_wall_clock(noon);
+    assert!(vault.open_sealed(&sealed, &ID).is_ok());
+    machine.pass(Duration::from_secs(1));
+    machine.set_wall_clock(noon);
+    assert!(matches!(vault.open_sealed(&sealed, &ID), Err(OpenError::KeyGone { .. })));
+    assert!(key_files(&folder).is_empty());
+}
+
+#[test]
 fn a_start_that_fails_has_destroyed_what_was_due() {
     let (folder, machine, vault) = start("fails");
     vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
