@@ -16,6 +16,7 @@ mod ring;
 mod run;
 mod socket;
 mod steps;
+mod swap;
 mod waker;
 
 pub use arena::Packet;

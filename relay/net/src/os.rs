@@ -9,6 +9,8 @@ use std::path::Path;
 
 use sluice_base::time::{Mono, Now};
 
+pub use crate::swap::{has_swap, is_never_swapped};
+
 /// Both clocks, as the drivers read them.
 pub fn now() -> Now {
     crate::clock::now()
@@ -19,7 +21,8 @@ pub fn moment() -> (u64, Mono) {
     (crate::clock::wall_seconds(), crate::clock::boot())
 }
 
-/// Whether what is written at `path` is in memory alone. A tmpfs may be swapped out all the same.
+/// Whether what is written at `path` is in memory alone. A tmpfs may be swapped out all the same: see
+/// [`is_never_swapped`].
 ///
 /// # Errors
 /// The kernel's: nothing is there.
@@ -40,12 +43,6 @@ pub fn boot_id() -> Option<[u8; 16]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
-}
-
-/// Whether memory may be written to a disk: a swap is in use; `None` where /proc does not show it (ProcSubset=pid).
-pub fn has_swap() -> Option<bool> {
-    let text = std::fs::read_to_string("/proc/swaps").ok()?;
-    Some(text.lines().skip(1).any(|line| !line.trim().is_empty()))
 }
 
 /// The cores that this process may run on, in ascending order.
@@ -210,8 +207,6 @@ mod tests {
     #[test]
     fn what_the_machine_does_not_say_is_none_and_no_error() {
         assert_eq!(boot_id(), boot_id());
-        let said = std::fs::read_to_string("/proc/swaps").ok();
-        assert_eq!(has_swap(), said.map(|text| text.lines().count() > 1));
     }
 
     #[test]

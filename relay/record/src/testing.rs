@@ -20,6 +20,10 @@ pub struct Machine {
     moment: Mutex<Moment>,
     /// Whether directories lie in memory.
     pub is_tmpfs: AtomicBool,
+    /// Whether memory may be written to a swap.
+    pub has_swap: AtomicBool,
+    /// Whether directories that lie in memory may not.
+    pub is_never_swapped: AtomicBool,
     drawn: AtomicU64,
     starts: AtomicU64,
 }
@@ -29,7 +33,15 @@ impl Machine {
     pub fn new(seed: u64) -> Self {
         let moment = Moment { unix_seconds: 1_795_867_200, boot: Mono::from_nanos(3_600_000_000_000) };
         let (moment, is_tmpfs) = (Mutex::new(moment), AtomicBool::new(true));
-        Machine { moment, is_tmpfs, drawn: AtomicU64::new(seed << 32), starts: AtomicU64::new(1) }
+        let (has_swap, is_never_swapped) = (AtomicBool::new(false), AtomicBool::new(false));
+        Machine {
+            moment,
+            is_tmpfs,
+            has_swap,
+            is_never_swapped,
+            drawn: AtomicU64::new(seed << 32),
+            starts: AtomicU64::new(1),
+        }
     }
 
     /// Time passes on both clocks.
@@ -69,6 +81,10 @@ impl Platform for Machine {
         Ok(self.is_tmpfs.load(Ordering::Relaxed))
     }
 
+    fn is_never_swapped(&self, _path: &Path) -> io::Result<bool> {
+        Ok(self.is_never_swapped.load(Ordering::Relaxed))
+    }
+
     fn random(&self, out: &mut [u8]) {
         for block in out.chunks_mut(32) {
             let number = self.drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -83,7 +99,7 @@ impl Platform for Machine {
     }
 
     fn has_swap(&self) -> Option<bool> {
-        Some(false)
+        Some(self.has_swap.load(Ordering::Relaxed))
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) use hold_keys::{HoldId, HoldKeys};
 pub use options::{Keys, Platform, VaultError, VaultOptions, VaultWarning};
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -190,6 +191,11 @@ impl Vault {
     /// What the start has to say to people.
     pub fn warnings(&self) -> &[VaultWarning] {
         &self.warnings
+    }
+
+    /// Where the files of the keys of the day are; `None` where they are in locked memory alone.
+    pub fn keys_directory(&self) -> Option<&Path> {
+        self.directory.as_ref().map(KeyDirectory::path)
     }
 
     /// The retentions of a new configuration. Keys that have to die earlier now are used by nobody when it returns; a
@@ -554,8 +560,8 @@ impl std::fmt::Debug for Vault {
 }
 
 /// Takes over the keys of a former run, their names and ends first. Those that are due are destroyed by these alone,
-/// whatever the kernel says of memory for the others: a start that fails keeps nothing longer. What cannot be believed is
-/// due.
+/// whatever the kernel says of memory for the others: a start that fails keeps nothing longer. What cannot be believed
+/// is due.
 fn adopt(
     directory: &KeyDirectory,
     platform: &dyn Platform,

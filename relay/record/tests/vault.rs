@@ -112,6 +112,28 @@ fn a_directory_that_is_not_in_memory_gets_no_key() {
 }
 
 #[test]
+fn a_directory_that_may_be_swapped_out_gets_no_key_and_loses_what_it_had() {
+    let (folder, machine, vault) = start("swap");
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    drop(vault);
+    machine.has_swap.store(true, Relaxed);
+    machine.is_never_swapped.store(true, Relaxed);
+    let vault = open(&folder, &machine);
+    assert_eq!((vault.warnings(), key_files(&folder).len()), (&[VaultWarning::Swap][..], 1));
+    assert_eq!(vault.keys_directory(), Some(folder.join("keys").as_path()));
+    drop(vault);
+    machine.is_never_swapped.store(false, Relaxed);
+    let vault = open(&folder, &machine);
+    vault.seal("clinic", &ID, b"192.0.2.7").unwrap();
+    assert!(key_files(&folder).is_empty() && vault.keys_directory().is_none());
+    let swapped = |warning: &&VaultWarning| matches!(warning, VaultWarning::Swapped { .. });
+    let said = vault.warnings().iter().find(swapped).unwrap().to_string();
+    for word in ["noswap", "MemorySwapMax=0", "locked memory alone", "keys"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
 fn two_processes_do_not_share_keys() {
     let (folder, machine, _vault) = start("two");
     let second = Vault::open(options(&folder), machine);

@@ -67,10 +67,11 @@ impl Records {
             return Ok(None);
         }
         let options = options(config, directories)?;
-        let (told, keys) = (told(config, &options), keys_told(config, &options));
+        let (told, keys) = (told(config, &options), options.vault.clone());
         let state_directory = options.vault.state_directory.clone();
         let plane = plane::start(options, Arc::new(Platform::default())).map_err(|error| error.to_string())?;
         plane.vault.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let keys = keys_told(config, &keys, plane.vault.keys_directory().is_some());
         let required = config.privacy.admission == Admission::Required;
         Ok(Some(Records { plane, required, state_directory, told, keys }))
     }
@@ -240,14 +241,20 @@ fn told(config: &Config, options: &PlaneOptions) -> Vec<String> {
     told
 }
 
-fn keys_told(config: &Config, options: &PlaneOptions) -> Vec<String> {
+/// What is said of keys: where they were to be, and whether they are there.
+fn keys_told(config: &Config, options: &VaultOptions, are_files: bool) -> Vec<String> {
     if config.privacy.ip_retention_days == 0 {
         return Vec::new();
     }
-    vec![match (&options.vault.keys_directory, options.vault.keys) {
+    vec![match (&options.keys_directory, options.keys) {
         (None, _) => "keys in memory alone, since there is no directory for them ($RUNTIME_DIRECTORY is not set): a \
                       restart of the relay makes every address unreadable that was written down before"
             .to_owned(),
+        (Some(path), _) if !are_files => format!(
+            "keys in locked memory alone, since {} is not fit for them (see the warning): a restart of the relay makes \
+             every address unreadable that was written down before",
+            path.display()
+        ),
         (Some(path), vault::Keys::Runtime) => {
             format!("keys in {}, for as long as the machine runs (privacy.keys = \"runtime\")", path.display())
         }
@@ -361,12 +368,14 @@ mod tests {
         let mut config = config(true);
         let said = |config: &Config, at: &Directories| {
             let options = options(config, at).unwrap();
-            [told(config, &options), keys_told(config, &options)].concat().join("\n")
+            [told(config, &options), keys_told(config, &options.vault, true)].concat().join("\n")
         };
         let runtime = said(&config, &place(Some("/run/sluice")));
         assert!(runtime.contains("/var/lib/sluice") && runtime.contains("keys in /run/sluice/keys"), "{runtime}");
         assert!(runtime.contains("7 days") && runtime.contains("508"), "{runtime}");
         assert!(said(&config, &place(None)).contains("in memory alone"));
+        let unfit = keys_told(&config, &options(&config, &place(Some("/run/sluice"))).unwrap().vault, false).join("\n");
+        assert!(unfit.contains("locked memory alone") && unfit.contains("/run/sluice/keys is not fit"), "{unfit}");
         config.privacy.keys = Keys::Persistent;
         assert!(options(&config, &place(None)).unwrap_err().contains("privacy.keys_directory"));
         config.privacy.keys_directory = Directory::At("/keys".into());

@@ -65,23 +65,24 @@ impl KeyDirectory {
         make_directory(&path)?;
         let is_memory = platform.is_tmpfs(&path).map_err(|why| at(&path, why))?;
         let lock = lock(&path)?;
-        let directory = KeyDirectory { path, is_memory, destroyer: options.destroyer.clone(), _lock: lock };
+        let directory =
+            KeyDirectory { path: path.clone(), is_memory, destroyer: options.destroyer.clone(), _lock: lock };
         directory.destroy_halves()?;
-        match (options.keys, is_memory) {
-            (Keys::Persistent, false) => {
-                warnings.push(VaultWarning::Persistent { directory: directory.path.clone() });
-                Ok(Some(directory))
-            }
-            (_, true) => Ok(Some(directory)),
-            (Keys::Runtime, false) => {
-                warnings.push(VaultWarning::MemoryOnly { directory: directory.path.clone() });
-                // Those of a former configuration: nobody would ever destroy them.
-                for name in directory.names()? {
-                    directory.destroy(&name).map_err(|why| at(&directory.path.join(name.file()), why))?;
-                }
-                Ok(None)
-            }
+        let is_swapped = is_memory && platform.has_swap() != Some(false) && !is_kept(platform, &directory.path)?;
+        let (is_used, warning) = place(options.keys, is_memory, is_swapped, path);
+        warnings.extend(warning);
+        if is_used {
+            return Ok(Some(directory));
         }
+        // Those of a former configuration: nobody would ever destroy them.
+        for name in directory.names()? {
+            directory.destroy(&name).map_err(|why| at(&directory.path.join(name.file()), why))?;
+        }
+        Ok(None)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) const fn is_memory(&self) -> bool {
@@ -124,6 +125,20 @@ impl KeyDirectory {
         }
         Ok(())
     }
+}
+
+/// Whether keys may be files in a directory, and what there is to say of that.
+fn place(keys: Keys, is_memory: bool, is_swapped: bool, directory: PathBuf) -> (bool, Option<VaultWarning>) {
+    match (keys, is_memory, is_swapped) {
+        (_, true, false) => (true, None),
+        (Keys::Persistent, ..) => (true, Some(VaultWarning::Persistent { directory })),
+        (Keys::Runtime, true, true) => (false, Some(VaultWarning::Swapped { directory })),
+        (Keys::Runtime, false, _) => (false, Some(VaultWarning::MemoryOnly { directory })),
+    }
+}
+
+fn is_kept(platform: &dyn Platform, path: &Path) -> Result<bool, VaultError> {
+    platform.is_never_swapped(path).map_err(|why| at(path, why))
 }
 
 /// Destroys every file of a key of the day in a directory, due or not, halves of such files too; how many there were. A

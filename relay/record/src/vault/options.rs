@@ -49,11 +49,19 @@ pub trait Platform: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn is_tmpfs(&self, path: &Path) -> io::Result<bool>;
+    /// Whether what is written in a directory is written to no swap, whatever [`Platform::has_swap`] says. False where
+    /// nobody knows.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn is_never_swapped(&self, _path: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Fills with what nobody can guess.
     fn random(&self, out: &mut [u8]);
     /// What tells one start of the machine from another, where that is to be had.
     fn boot_id(&self) -> Option<[u8; 16]>;
-    /// Whether the machine writes memory to a disk; `None` where that is not to be had.
+    /// Whether this process's memory may be written to a swap; `None` where that is not to be had.
     fn has_swap(&self) -> Option<bool>;
 }
 
@@ -97,6 +105,11 @@ pub enum VaultWarning {
         /// Which.
         directory: PathBuf,
     },
+    /// The keys directory is in memory, which may be written to a swap.
+    Swapped {
+        /// Which.
+        directory: PathBuf,
+    },
     /// Keys outlive the machine's stop.
     Persistent {
         /// Where they are.
@@ -133,6 +146,14 @@ impl fmt::Display for VaultWarning {
                 f,
                 "{} is not on a tmpfs, so the keys of the day stay in memory alone: a restart of the relay makes every \
                  address unreadable that was written down before",
+                directory.display()
+            ),
+            VaultWarning::Swapped { directory } => write!(
+                f,
+                "{} is in memory that may be written to this machine's swap, where a key would outlive its end, so the \
+                 keys of the day stay in locked memory alone: a restart of the relay makes every address unreadable \
+                 that was written down before. Forbid it (MemorySwapMax=0 in the unit, memory.swap.max of its control \
+                 group), mount a tmpfs there with the option noswap (Linux 6.4), or switch the swap off",
                 directory.display()
             ),
             VaultWarning::Persistent { directory } => write!(

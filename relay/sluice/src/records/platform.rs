@@ -29,6 +29,10 @@ impl vault::Platform for Platform {
         os::is_tmpfs(path)
     }
 
+    fn is_never_swapped(&self, path: &Path) -> io::Result<bool> {
+        os::is_never_swapped(path)
+    }
+
     fn random(&self, out: &mut [u8]) {
         // A kernel without randomness: nothing can be sealed, and nothing may go on as if it were.
         OsRng.unwrap_err().fill_bytes(out);
