@@ -159,6 +159,11 @@ impl Trouble {
         }
     }
 
+    /// Whether the disk took nothing, which another try may find otherwise.
+    pub(crate) const fn is_of_disk(self) -> bool {
+        !matches!(self, Trouble::Keys | Trouble::Record)
+    }
+
     /// What is wrong and what to do.
     pub const fn text(self) -> &'static str {
         match self {

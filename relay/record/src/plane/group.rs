@@ -119,10 +119,10 @@ impl Keeper {
                 lines.offer(line);
             }
         }
-        if self.group.len() >= STORE_BACKLOG_MAX {
+        if self.is_full() {
             return add(&self.shared.cells.events_lost, 1);
         }
-        if self.shared.trouble().is_some() {
+        if self.shared.trouble().is_some() || !self.backlog.is_empty() {
             // It may have to wait beyond its day, which has to have a key by then.
             self.store.vault().prepare(&tenant);
         }
@@ -137,7 +137,7 @@ impl Keeper {
     fn pass_over(&mut self, denied: &Denied) {
         add(&self.shared.cells.denials_beyond, 1);
         match denied.session {
-            Some(_) if self.group.len() >= STORE_BACKLOG_MAX => add(&self.shared.cells.events_lost, 1),
+            Some(_) if self.is_full() => add(&self.shared.cells.events_lost, 1),
             Some(session) => self.group.push(Item::NotBegun(session, denied.unix_seconds)),
             None => {}
         }
@@ -148,32 +148,63 @@ impl Keeper {
         let is_old = self.since.is_some_and(|since| since.elapsed() >= STORE_LINGER);
         let is_full = self.group.len() >= STORE_GROUP_MAX;
         let is_awaited = self.group.iter().any(Item::is_awaited);
-        is_awaited || (now.boot >= self.retry_at && !self.group.is_empty() && (is_old || is_full))
+        let is_ready = now.boot >= self.retry_at && !self.group.is_empty() && (is_old || is_full);
+        is_awaited || is_ready || self.is_backlog_due(now)
     }
 
-    /// Commits the group. What cannot be written is answered with no, or kept for another try.
+    /// Whether no more is kept in memory.
+    fn is_full(&self) -> bool {
+        self.group.len() + self.backlog.len() >= STORE_BACKLOG_MAX
+    }
+
+    /// Commits what has come. What cannot be written is answered with no, or kept for another try. Whoever waits does
+    /// not wait for what is kept: that has its turn afterwards, a bounded part at a time.
     pub(super) fn commit(&mut self) {
         let now = self.platform.moment();
         self.refuse_late(now);
-        self.drop_expired();
-        if self.group.is_empty() {
-            self.since = None;
+        let mut group = std::mem::take(&mut self.group);
+        self.since = None;
+        if !self.backlog.is_empty() {
+            let kept = group.extract_if(.., |item| !item.is_awaited());
+            self.backlog.extend(kept);
+        }
+        self.write_group(group);
+        if self.is_backlog_due(now) {
+            self.drop_expired();
+            let part = self.backlog.len().min(STORE_GROUP_MAX);
+            let part = self.backlog.drain(..part).collect();
+            self.write_group(part);
+        }
+        let waiting = if self.shared.trouble().is_some() { self.group.len() } else { 0 };
+        set(&self.shared.cells.backlog, (self.backlog.len() + waiting) as u64);
+    }
+
+    /// Whether something is kept that may be tried again.
+    pub(super) fn is_backlog_due(&self, now: Moment) -> bool {
+        !self.backlog.is_empty() && now.boot >= self.retry_at
+    }
+
+    fn write_group(&mut self, group: Vec<Item>) {
+        if group.is_empty() {
             return;
         }
-        let group = std::mem::take(&mut self.group);
-        self.since = None;
         let write = |writer: &mut Writer<'_>| {
             group.iter().try_for_each(|item| item.write(writer))?;
             Ok(writer.addresses_lost)
         };
+        let retry_at = self.retry_at;
         match self.write(write) {
             Ok(addresses_lost) => {
                 add(&self.shared.cells.addresses_lost, addresses_lost);
                 self.settle(group);
             }
-            Err(trouble) => self.refuse(group, trouble),
+            // One tenant's keys are nobody else's trouble, and the disk is well.
+            Err(trouble) if !trouble.is_of_disk() => {
+                self.retry_at = retry_at;
+                self.write_singly(group);
+            }
+            Err(_) => self.refuse(group),
         }
-        set(&self.shared.cells.backlog, if self.shared.trouble().is_some() { self.group.len() as u64 } else { 0 });
     }
 
     /// Answers what is written.
@@ -200,23 +231,23 @@ impl Keeper {
         waiting.answer.give(!is_late);
     }
 
-    /// Answers with no what is not written, and keeps what nobody waits for.
-    fn refuse(&mut self, group: Vec<Item>, trouble: Trouble) {
-        // One tenant's keys are nobody else's trouble.
-        if matches!(trouble, Trouble::Record | Trouble::Keys) {
-            return self.write_singly(group);
-        }
+    /// Answers with no what is not written, and keeps what nobody waits for, before what is kept already.
+    fn refuse(&mut self, group: Vec<Item>) {
         let (awaited, kept): (Vec<Item>, Vec<Item>) = group.into_iter().partition(Item::is_awaited);
         add(&self.shared.cells.admissions_failed, awaited.len() as u64);
         drop(awaited);
-        kept.iter().filter_map(Item::of).for_each(|(tenant, _)| self.store.vault().prepare(tenant));
-        self.since = Some(Instant::now());
-        self.group = kept;
+        for item in kept.into_iter().rev() {
+            if let Some((tenant, _)) = item.of() {
+                self.store.vault().prepare(tenant);
+            }
+            self.backlog.push_front(item);
+        }
     }
 
     /// Finds the record that the store does not take, or whose tenant's keys do not seal: the others are written.
-    fn write_singly(&mut self, items: Vec<Item>) {
-        let mut trouble = None;
+    fn write_singly(&mut self, mut items: Vec<Item>) {
+        items.sort_by_key(|item| !item.is_awaited());
+        let (mut trouble, mut kept) = (None, Vec::new());
         for item in items {
             let cells = &self.shared.cells;
             let write = |writer: &mut Writer<'_>| item.write(writer).map(|()| writer.addresses_lost);
@@ -226,11 +257,17 @@ impl Keeper {
                     self.settle(vec![item]);
                 }
                 Err(failure) => {
-                    add(if item.is_awaited() { &cells.admissions_failed } else { &cells.events_lost }, 1);
-                    trouble = Some(failure.trouble()).filter(|trouble| *trouble != Trouble::Record).or(trouble);
+                    let why = failure.trouble();
+                    trouble = Some(why).filter(|trouble| *trouble != Trouble::Record).or(trouble);
+                    match item.is_awaited() {
+                        true => add(&cells.admissions_failed, 1),
+                        false if why.is_of_disk() => kept.push(item),
+                        false => add(&cells.events_lost, 1),
+                    }
                 }
             }
         }
+        self.refuse(kept);
         // Said once for all of them.
         self.note(trouble);
     }
@@ -239,8 +276,9 @@ impl Keeper {
     fn drop_expired(&mut self) {
         let retention = self.retention.access_audit.as_secs();
         let horizon = self.store.vault().horizon().unix_seconds.saturating_sub(retention);
-        let expired = self.group.extract_if(.., |item| item.of().is_some_and(|(_, at)| at < horizon)).count();
-        add(&self.shared.cells.events_lost, expired as u64);
+        let before = self.backlog.len();
+        self.backlog.retain(|item| item.of().is_none_or(|(_, at)| at >= horizon));
+        add(&self.shared.cells.events_lost, (before - self.backlog.len()) as u64);
     }
 
     /// Answers with no whoever has waited too long already: the client is told before it asks again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use sluice_base::event::{EndReason, Ended, RelayEvent};
-use sluice_base::limits::{STORE_BACKLOG_MAX, STORE_SWEEP_ROWS_MAX};
+use sluice_base::limits::{STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_SWEEP_ROWS_MAX};
 use sluice_base::message::Traffic;
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
 
@@ -118,14 +118,19 @@ fn a_full_disk_refuses_admissions_keeps_what_nobody_waits_for_and_is_healed_by_r
         bench.keeper.commit();
     }
     assert_eq!(bench.shared.trouble(), Some(Trouble::DiskFull));
-    assert!(!bench.admit(2));
+    // An admission takes less room than an end, until there is none for it either.
+    let mut n = 2;
+    while bench.admit(n) {
+        n += 1;
+    }
+    assert_eq!(bench.shared.trouble(), Some(Trouble::DiskFull));
     let written = bench.sessions();
     assert_eq!(bench.shared.stats().admissions_failed, 1);
     assert_eq!(bench.shared.stats().backlog, 1);
     assert!(bench.is_audit_whole(), "what failed has left nothing in the chain");
     bench.pragma("max_page_count = 1000000");
     bench.machine.pass(Duration::from_secs(1));
-    assert!(bench.admit(3));
+    assert!(bench.admit(200));
     assert_eq!(bench.shared.trouble(), None);
     assert_eq!((bench.shared.stats().backlog, bench.sessions()), (0, written + 2));
     assert!(bench.is_audit_whole());
@@ -144,9 +149,33 @@ fn while_the_disk_takes_nothing_so_much_is_kept_and_the_rest_is_counted_as_lost(
     assert_eq!(bench.shared.stats().backlog, STORE_BACKLOG_MAX as u64);
     assert!(!bench.keeper.is_group_due(bench.machine.moment()), "it is not tried again at once");
     bench.machine.pass(Duration::from_secs(1));
-    assert!(bench.keeper.is_group_due(bench.machine.moment()));
-    bench.keeper.commit();
+    while bench.keeper.is_group_due(bench.machine.moment()) {
+        let before = bench.sessions();
+        bench.keeper.commit();
+        assert!(bench.sessions() - before <= STORE_GROUP_MAX as i64, "a part at a time");
+    }
     assert_eq!((bench.shared.trouble(), bench.sessions()), (None, STORE_BACKLOG_MAX as i64));
+    assert_eq!(bench.shared.stats().backlog, 0);
+    let order = "SELECT session FROM audit WHERE kind = 'disconnect' ORDER BY seq";
+    let mut order = bench.keeper.store.connection().prepare(order).unwrap();
+    let order: Vec<Vec<u8>> = order.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(order.is_sorted(), "in the order in which it came");
+}
+
+#[test]
+fn an_admission_does_not_wait_for_what_is_kept_and_is_not_refused_for_it() {
+    let mut bench = Bench::new();
+    assert!(bench.admit(1));
+    bench.fill_disk();
+    for n in 1000..3000 {
+        bench.end(n);
+    }
+    bench.keeper.commit();
+    assert_eq!((bench.shared.trouble(), bench.shared.stats().backlog), (Some(Trouble::DiskFull), 2000));
+    let pages: i64 = bench.count("SELECT page_count FROM pragma_page_count");
+    bench.pragma(&format!("max_page_count = {}", pages + 12));
+    assert!(bench.admit(2), "there is room for one record, and not for two thousand");
+    assert_eq!((bench.shared.stats().backlog, bench.sessions()), (2000, 2));
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

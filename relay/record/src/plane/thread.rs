@@ -1,5 +1,6 @@
 //! The thread that keeps the store.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(super) struct Keeper {
     pub(super) retention: Retention,
     pub(super) lookup: bool,
     pub(super) group: Vec<Item>,
+    /// What the disk did not take and nobody waits for, in the order in which it came.
+    pub(super) backlog: VecDeque<Item>,
     /// Since when the oldest of the group waits.
     pub(super) since: Option<Instant>,
     pub(super) denials: DenialBudget,
@@ -96,6 +99,7 @@ impl Keeper {
             retention: options.retention,
             lookup: options.lookup,
             group: Vec::new(),
+            backlog: VecDeque::new(),
             since: None,
             denials: DenialBudget::default(),
             retry_at: Mono::default(),
@@ -120,11 +124,7 @@ impl Keeper {
         self.count_holds();
         loop {
             self.chores();
-            let wait = match self.group.is_empty() {
-                _ if self.has_to_clear(self.platform.moment()) => Duration::ZERO,
-                true => STORE_CHORES_INTERVAL,
-                false => STORE_LINGER,
-            };
+            let wait = self.rest();
             let mut said = None;
             select! {
                 recv(self.queues.records) -> record => match record {
@@ -153,6 +153,16 @@ impl Keeper {
         self.close();
     }
 
+    /// For how long nothing is to be done unless somebody says something.
+    fn rest(&self) -> Duration {
+        let now = self.platform.moment();
+        if self.has_to_clear(now) || self.is_backlog_due(now) {
+            return Duration::ZERO;
+        }
+        let is_idle = self.group.is_empty() && self.backlog.is_empty();
+        if is_idle { STORE_CHORES_INTERVAL } else { STORE_LINGER }
+    }
+
     /// Takes what has come meanwhile, and commits when somebody waits for it or it has waited long enough.
     fn gather(&mut self) {
         let now = self.platform.moment();
@@ -168,23 +178,29 @@ impl Keeper {
         }
     }
 
-    /// Commits everything that was said so far.
+    /// Commits everything that was said so far, as far as the disk takes it.
     fn commit_all(&mut self) {
-        let now = self.platform.moment();
-        while let Ok(record) = self.queues.records.try_recv() {
-            self.take(record, now);
-            if self.group.len() >= STORE_GROUP_MAX {
-                self.commit();
+        loop {
+            let now = self.platform.moment();
+            while let Ok(record) = self.queues.records.try_recv() {
+                self.take(record, now);
+                if self.group.len() >= STORE_GROUP_MAX {
+                    self.commit();
+                }
+            }
+            self.commit();
+            if !self.is_backlog_due(now) {
+                return;
             }
         }
-        self.commit();
     }
 
     /// The end: the group, the last entry, a checkpoint that stays, and no journal.
     fn close(&mut self) {
         self.commit_all();
-        add(&self.shared.cells.events_lost, self.group.len() as u64);
+        add(&self.shared.cells.events_lost, (self.group.len() + self.backlog.len()) as u64);
         self.group.clear();
+        self.backlog.clear();
         let last = self.write(|writer| {
             let at = writer.now.unix_seconds;
             writer.audit(&Draft { at, kind: Kind::Stop, tenant: "", session: None, body: json!({}) })?;
