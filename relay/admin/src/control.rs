@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::api::{self, Problem};
 use crate::holds::WantedHold;
 use crate::http::{self, Answer, Listen};
-use crate::records::{self, Target, Told, Wanted, WantedBan};
+use crate::records::{self, Told, Wanted, WantedBan, WantedLift};
 
 /// Owner and group may write, which is to connect.
 const MODE: u32 = 0o660;
@@ -48,9 +48,9 @@ pub enum Command {
     /// Ban somebody.
     Ban(Caller, WantedBan, Reply<Told<api::Ban>>),
     /// Lift bans.
-    Lift(Caller, Target, Reply<Told<api::Lifted>>),
+    Lift(Caller, WantedLift, Reply<Told<api::Lifted>>),
     /// The bans that hold.
-    Bans(Reply<Told<api::Bans>>),
+    Bans(Caller, Reply<Told<api::Bans>>),
     /// So many of the last entries of the audit.
     Audit(Caller, usize, Reply<Told<api::Audit>>),
     /// What is kept, how long.

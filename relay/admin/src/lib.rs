@@ -20,5 +20,5 @@ pub use client::{ClientError, call, call_with};
 pub use control::{Caller, Command, Control, ControlError, Reply};
 pub use health::{Advancing, Health};
 pub use holds::WantedHold;
-pub use records::{Target, Told, Wanted, WantedBan};
+pub use records::{Target, Told, Wanted, WantedBan, WantedLift};
 pub use server::{BindError, Server};

@@ -54,8 +54,17 @@ pub struct WantedBan {
     pub target: Target,
     /// For how long.
     pub seconds: u64,
-    /// Why.
+    /// Why, in the words of whoever asks.
     pub reason: String,
+}
+
+/// Bans that are to go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WantedLift {
+    /// Which.
+    pub target: Target,
+    /// Why, where somebody said so.
+    pub reason: Option<String>,
 }
 
 impl Target {
@@ -127,8 +136,8 @@ async fn lookup(State(commands): Commands, Extension(caller): Extension<Caller>,
     }
 }
 
-async fn bans(State(commands): Commands) -> Answer {
-    ask(&commands, Command::Bans).await
+async fn bans(State(commands): Commands, Extension(caller): Extension<Caller>) -> Answer {
+    ask(&commands, |reply| Command::Bans(caller, reply)).await
 }
 
 async fn ban(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
@@ -153,12 +162,13 @@ async fn ban(State(commands): Commands, Extension(caller): Extension<Caller>, bo
 }
 
 async fn lift(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
-    let read = || {
+    let read = || -> Result<WantedLift, Problem> {
         let request: api::LiftRequest = read(&body)?;
-        Target::parse(&request.target).map_err(|why| refuse("no such ban", &why))
+        let target = Target::parse(&request.target).map_err(|why| refuse("no such ban", &why))?;
+        Ok(WantedLift { target, reason: request.reason.map(reason).transpose()? })
     };
     match read() {
-        Ok(target) => ask(&commands, |reply| Command::Lift(caller, target, reply)).await,
+        Ok(wanted) => ask(&commands, |reply| Command::Lift(caller, wanted, reply)).await,
         Err(refused) => problem(&refused),
     }
 }

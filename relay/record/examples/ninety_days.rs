@@ -143,8 +143,9 @@ impl World {
     fn ban(&self, plane: &Plane, day: u32) -> Result<(), Failure> {
         let address = Pii::new(client(day % CLIENTS).ip());
         let target = BanTarget { address, bits: if client(day).is_ipv4() { 32 } else { 128 } };
-        let reason = "a report".to_owned();
-        match ask(plane, Request::BanAdd { target, seconds: 7 * DAY_SECONDS, reason, uid: 0 })? {
+        let asker = Asker { role: "abuse".to_owned(), uid: 0, reason: "a report".to_owned() };
+        let (by_pseudonym, seconds) = (false, 7 * DAY_SECONDS);
+        match ask(plane, Request::BanAdd { target, by_pseudonym, seconds, asker })? {
             Response::Banned(_) => Ok(()),
             other => Err(format!("{other:?}").into()),
         }

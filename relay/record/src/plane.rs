@@ -3,6 +3,7 @@
 //! **An admission is answered with yes only after its record is synced.** Everything goes by bounded queues, and nobody
 //! waits for room in one: what does not fit is refused or lost, and counted.
 
+mod bans;
 mod group;
 mod holds;
 mod lines;
@@ -169,6 +170,7 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
     let hold_keys = HoldKeys::open(folder.path(), platform.clone(), options.vault.destroyer.clone(), &held)?;
     let mut keeper = Keeper::new(store, shared, names, platform, &options, (queues, hold_keys));
     keeper.lines = lines.filter(SpoolHandle::is_there);
+    bans.iter().for_each(|ban| keeper.bans.add(ban, keeper.platform.moment()));
     let (end, ended) = bounded::<()>(0);
     let held = folder.clone();
     let run = move || {
@@ -316,6 +318,12 @@ impl Handle {
     pub fn configure(&self, tenants: TenantTable) {
         self.vault.configure(tenants.ip_retention_days, tenants.retentions());
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+    }
+
+    /// Has `call` called, from the store's thread, when bans have ended, by their time or with their key: for whoever
+    /// has made something of the list of them. In place of whatever was to be called before.
+    pub fn on_bans_ended(&self, call: Box<dyn Fn() + Send>) {
+        self.shared.bell.connect(call);
     }
 
     /// What it counts.

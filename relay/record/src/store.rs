@@ -11,6 +11,7 @@ mod retention;
 mod schema;
 mod session;
 
+pub(crate) use ban::WantedBan;
 pub use ban::{Ban, BanTarget};
 pub use folder::FolderError;
 pub(crate) use folder::{Folder, make, private};

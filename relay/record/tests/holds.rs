@@ -76,7 +76,9 @@ fn held_addresses_outlive_their_day_and_nobody_elses_do() {
     assert_eq!(sessions[0].session, session(1));
     assert_eq!(sessions[0].client.unwrap().expose().to_string(), "192.0.2.1:4000");
     assert_eq!(sessions[0].relayed[0].expose().to_string(), "203.0.113.9:50001");
-    let Ok(Response::Entries(entries)) = relay.ask(Request::AuditTail { count: 1 }) else { panic!("no entries") };
+    let Ok(Response::Entries(entries)) = relay.ask(Request::AuditTail { count: 1, asker: asker("") }) else {
+        panic!("no entries")
+    };
     let body = entries[0].body.as_ref().unwrap();
     assert_eq!((body["class"].as_str(), body["hold"].as_str()), (Some("legal-hold"), Some("case-1")));
     assert_eq!((entries[0].kind.as_str(), body["reason"].as_str()), ("read", Some("court order 7")));
@@ -118,7 +120,9 @@ fn a_lifted_holds_key_is_destroyed_and_its_addresses_are_gone() {
     assert_eq!((relay.stats().holds, relay.stats().held_sessions), (0, 0));
     assert!(matches!(lift(&relay, "case-1"), Err(RequestError::Missing(_))));
     assert_eq!(relay.copy_of_state().count("SELECT COUNT(*) FROM held_session"), 0);
-    let Ok(Response::Entries(entries)) = relay.ask(Request::AuditTail { count: 2 }) else { panic!("no entries") };
+    let Ok(Response::Entries(entries)) = relay.ask(Request::AuditTail { count: 2, asker: asker("") }) else {
+        panic!("no entries")
+    };
     assert_eq!(entries.iter().map(|entry| entry.kind.as_str()).collect::<Vec<_>>(), ["hold-added", "hold-lifted"]);
     assert_eq!(entries[1].body.as_ref().unwrap()["reason"], "complaint 12 is settled");
 }

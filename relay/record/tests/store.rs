@@ -106,7 +106,9 @@ fn a_look_up_is_written_down_before_it_is_answered_and_takes_a_reason_without_an
         assert!(matches!(relay.ask(request), Err(RequestError::Wrong(_))), "{reason:?}");
     }
     relay.look_up("192.0.2.1", None).unwrap();
-    let Ok(Response::Entries(entries)) = relay.ask(Request::AuditTail { count: 1 }) else { panic!("no entries") };
+    let Ok(Response::Entries(entries)) = relay.ask(Request::AuditTail { count: 1, asker: asker("") }) else {
+        panic!("no entries")
+    };
     assert_eq!(entries[0].kind, "read");
     let body = entries[0].body.as_ref().unwrap();
     assert_eq!((body["role"].as_str(), body["reason"].as_str()), (Some("abuse"), Some("case 4711")));
@@ -178,12 +180,67 @@ fn an_admission_that_waited_too_long_is_answered_with_no_and_leaves_no_open_sess
     assert_eq!(relay.copy_of_state().count("SELECT COUNT(*) FROM session WHERE ended IS NULL"), 0);
 }
 
+fn ban(target: BanTarget, seconds: u64) -> Request {
+    Request::BanAdd { target, by_pseudonym: false, seconds, asker: asker("spam") }
+}
+
+#[test]
+fn a_ban_ends_by_either_clock_and_does_not_come_back_with_a_clock_that_is_set_back() {
+    let relay = Relay::start("ban-end");
+    let (rings, bell) = std::sync::mpsc::channel();
+    relay.handle().on_bans_ended(Box::new(move || rings.send(()).unwrap()));
+    let target = BanTarget { address: Pii::new("192.0.2.7".parse().unwrap()), bits: 32 };
+    let none = Ok(Response::Bans(vec![]));
+    relay.ask(ban(target, 60)).unwrap();
+    relay.machine.set_wall_clock(NOON - 3600);
+    relay.machine.pass(Duration::from_secs(60));
+    assert_eq!(relay.ask(Request::BanList), none, "the boot clock says so");
+    bell.recv().unwrap();
+    relay.ask(ban(target, 60)).unwrap();
+    relay.machine.set_wall_clock(NOON);
+    assert_eq!(relay.ask(Request::BanList), none, "the wall clock says so");
+    bell.recv().unwrap();
+    relay.machine.set_wall_clock(NOON - 3600);
+    assert_eq!(relay.ask(Request::BanList), none);
+    relay.ask(ban(target, 7 * 86_400)).unwrap();
+    relay.handle().configure(TenantTable { ip_retention_days: 0, ..TenantTable::of(&["clinic"]) });
+    assert_eq!(relay.ask(Request::BanList), none, "its key is gone");
+    bell.recv().unwrap();
+    assert_eq!(relay.copy_of_state().count("SELECT COUNT(*) FROM ban"), 0);
+}
+
+#[test]
+fn whoever_reads_bans_or_the_audit_and_whoever_changes_bans_stands_in_the_audit() {
+    let relay = Relay::start("readers");
+    let target = BanTarget { address: Pii::new("192.0.2.7".parse().unwrap()), bits: 32 };
+    let Ok(Response::Banned(banned)) = relay.ask(ban(target, 60)) else { panic!("not banned") };
+    relay.ask(Request::BanRead { asker: asker("") }).unwrap();
+    relay.ask(Request::AuditTail { count: 1, asker: asker("") }).unwrap();
+    relay.ask(Request::BanRemove { id: banned.id, asker: asker("case 4712") }).unwrap();
+    let told = relay.ask(Request::AuditTail { count: 4, asker: asker("") });
+    let Ok(Response::Entries(entries)) = told else { panic!("no entries") };
+    let entry = |line: &sluice_record::audit::Line| {
+        let body = line.body.as_ref().unwrap();
+        assert_eq!((body["role"].as_str(), body["uid"].as_u64()), (Some("abuse"), Some(0)));
+        format!("{} {} {}", line.kind, body["what"], body["reason"])
+    };
+    let entries: Vec<String> = entries.iter().map(entry).collect();
+    let expected = [
+        "ban-added null \"spam\"",
+        "read \"ban list\" null",
+        "read \"audit tail\" null",
+        "ban-removed null \"case 4712\"",
+    ];
+    assert_eq!(entries, expected);
+    let named = Request::BanAdd { target, by_pseudonym: false, seconds: 60, asker: asker("spam from 192.0.2.7") };
+    assert!(matches!(relay.ask(named), Err(RequestError::Wrong(_))), "the audit outlives the address");
+}
+
 #[test]
 fn bans_outlive_a_restart_and_not_their_key() {
     let mut relay = Relay::start("bans");
     let target = BanTarget { address: Pii::new("192.0.2.0".parse().unwrap()), bits: 24 };
-    let add = Request::BanAdd { target, seconds: 30 * 86_400, reason: "spam from 192.0.2.1".to_owned(), uid: 0 };
-    let Ok(Response::Banned(ban)) = relay.ask(add) else { panic!("not banned") };
+    let Ok(Response::Banned(ban)) = relay.ask(ban(target, 30 * 86_400)) else { panic!("not banned") };
     // Made at noon of a day whose key dies seven days after that day's beginning.
     assert_eq!(ban.expires, NOON - 43_200 + 7 * 86_400);
     relay = relay.restart(|_| {});
@@ -199,9 +256,8 @@ fn bans_outlive_a_restart_and_not_their_key() {
 fn a_ban_can_be_lifted_once() {
     let relay = Relay::start("lift");
     let target = BanTarget { address: Pii::new("2001:db8::".parse().unwrap()), bits: 56 };
-    let add = Request::BanAdd { target, seconds: 60, reason: "spam".to_owned(), uid: 0 };
-    let Ok(Response::Banned(ban)) = relay.ask(add) else { panic!("not banned") };
-    let remove = Request::BanRemove { id: ban.id, uid: 0 };
+    let Ok(Response::Banned(ban)) = relay.ask(ban(target, 60)) else { panic!("not banned") };
+    let remove = Request::BanRemove { id: ban.id, asker: asker("") };
     assert_eq!(relay.ask(remove.clone()), Ok(Response::Done));
     assert!(matches!(relay.ask(remove), Err(RequestError::Missing(_))));
     assert_eq!(relay.ask(Request::BanList), Ok(Response::Bans(vec![])));

@@ -377,9 +377,9 @@ async fn answer(desk: &Desk, command: Command) {
     match command {
         Command::Lookup(caller, wanted, reply) => drop(reply.send(desk.lookup(caller, wanted).await)),
         Command::Ban(caller, wanted, reply) => drop(reply.send(desk.ban(caller, wanted).await)),
-        Command::Lift(caller, target, reply) => drop(reply.send(desk.lift(caller, target).await)),
-        Command::Bans(reply) => drop(reply.send(desk.bans().await)),
-        Command::Audit(_, last, reply) => drop(reply.send(desk.audit(last).await)),
+        Command::Lift(caller, wanted, reply) => drop(reply.send(desk.lift(caller, wanted).await)),
+        Command::Bans(caller, reply) => drop(reply.send(desk.bans(caller).await)),
+        Command::Audit(caller, last, reply) => drop(reply.send(desk.audit(caller, last).await)),
         Command::Sweep(caller, request, reply) => drop(reply.send(desk.sweep(caller, request).await)),
         Command::Backup(caller, request, reply) => drop(reply.send(desk.backup(caller, request).await)),
         Command::Hold(caller, wanted, reply) => drop(reply.send(desk.hold(caller, wanted).await)),

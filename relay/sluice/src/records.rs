@@ -20,6 +20,7 @@ use sluice_record::plane::{self, Handle, Plane, PlaneOptions, RecordStats, Tenan
 use sluice_record::spool::{SinkOptions, SinkStats, SpoolOptions, SpoolStats};
 use sluice_record::store::Retention;
 use sluice_record::vault::{self, Overwriter, VaultOptions};
+use sluice_turn::Bans;
 
 use crate::cli::Failure;
 use crate::life::RecordFacts;
@@ -80,6 +81,12 @@ impl Records {
     pub(crate) fn recording(&self) -> Recording {
         let (handle, gate) = (self.plane.handle.clone(), self.plane.vault.gate());
         Recording { handle, gate, required: self.required }
+    }
+
+    /// The bans that hold at the start, for the workers.
+    pub(crate) fn bans(&self) -> Result<Arc<Bans>, Failure> {
+        let table = desk::table(self.plane.bans());
+        table.map(Arc::new).map_err(|error| format!("the bans are not in force: {error}"))
     }
 
     /// For the control plane.

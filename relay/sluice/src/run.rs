@@ -66,6 +66,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         sockets_max: wiring::sockets_per_worker(&config, listeners.len(), &relays),
         slots: wiring::slots(&config, cores.len()),
         recording: records.as_ref().map(Records::recording),
+        bans: records.as_ref().map_or(Ok(Arc::default()), Records::bans)?,
     };
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -87,10 +88,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let admin = admin.map(|admin| tokio::spawn(admin.serve(gone(stops.clone()))));
         let control = control.map(|control| tokio::spawn(control.serve(gone(stops))));
         let lister = Arc::new(Lister::new(workers.posts(), pseudonyms, &config));
-        let desk = Desk::new(handle.clone(), lister.clone(), config.privacy.lookup, expiries);
-        if records.is_some() {
-            desk.publish().await.map_err(|problem| format!("the bans are not in force: {}", problem.detail))?;
-        }
+        let desk = Desk::start(handle.clone(), lister.clone(), config.privacy.lookup, expiries).await?;
         let mut life = Life {
             facts: Facts {
                 config: args.config.clone(),
@@ -107,7 +105,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             health,
             ledger: plan.shared.ledger.clone(),
             lister,
-            desk: Arc::new(desk),
+            desk,
             drain: None,
             terminated: false,
             reloader: Reloader::new(

@@ -11,7 +11,7 @@ use sluice_base::limits::WORKER_STOP_TIMEOUT;
 use sluice_base::message::{Envelope, Order};
 use sluice_metrics::{LatencyRecorder, Metrics, WorkerCells};
 use sluice_net::{Epoll, RingBuilder, os};
-use sluice_turn::{ServerOptions, Shared};
+use sluice_turn::{Bans, ServerOptions, Shared};
 use sluice_worker::{Mailbox, Parts, Post, Worker};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -37,6 +37,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) slots: u32,
     /// Where the workers' records go, if anywhere.
     pub(crate) recording: Option<Recording>,
+    /// Who is banned from the first packet on.
+    pub(crate) bans: Arc<Bans>,
 }
 
 /// The running workers.
@@ -80,6 +82,13 @@ impl Workers {
         let mailboxes: Vec<_> = plan.cores.iter().map(|_| Mailbox::new()).collect();
         let posts = mailboxes.iter().zip(&wakers).map(|(mailbox, waker)| mailbox.post(waker.clone()));
         let posts: Arc<[Post]> = posts.collect();
+        // A queue that nothing was put into yet has room.
+        let is_told = posts.iter().all(|post| post.ban(plan.bans.clone(), Box::new(|()| {})));
+        if !is_told {
+            return Err(
+                "the workers cannot be told of the bans; this is a fault of sluice: please report it".to_owned()
+            );
+        }
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::new();
         let mut gates = Vec::new();

@@ -69,7 +69,7 @@ pub enum State {
 }
 
 impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
-    /// A worker that listens.
+    /// A worker that listens, and has done what it was told so far.
     ///
     /// # Errors
     /// The first listener address that cannot be opened, and why.
@@ -86,7 +86,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             let Opened { socket, .. } = io.open(&spec).map_err(|error| (id, error))?;
             turn.listening(socket, id);
         }
-        Ok(Worker {
+        let mut worker = Worker {
             io,
             decide,
             turn,
@@ -99,7 +99,10 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             published_at: now.mono,
             unpublished: true,
             state: State::Running,
-        })
+        };
+        // What it was told before it began, such as who is banned, holds for its first packet.
+        worker.mail(now);
+        Ok(worker)
     }
 
     /// Runs until told to stop.

@@ -136,6 +136,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::told(|_| {})
+    }
+
+    /// With a worker that was told something before it began.
+    fn told(tell: impl FnOnce(&Post)) -> Self {
         let build = BuildInfo {
             version: "test".into(),
             driver: "script".into(),
@@ -147,6 +152,7 @@ impl Bench {
         let (io, options, mailbox) = (Shared::default(), options(), Mailbox::new());
         io.script.borrow_mut().now.mono = Mono::from_nanos(1_000_000_000_000);
         let post = mailbox.post(io.waker());
+        tell(&post);
         let parts = Parts {
             io: io.clone(),
             decide: io.clone(),
@@ -249,6 +255,18 @@ fn whoever_decides_is_told_of_a_tick_before_its_first_packet() {
     bench.arrives(&client, &request);
     let did = bench.tick();
     assert!(matches!(did[..], [Did::Wait(_), Did::Begin, Did::Ask, ..]), "{did:?}");
+}
+
+#[test]
+fn a_ban_that_is_told_before_the_start_holds_for_the_first_packet() {
+    let whom = Whom::Address(Pii::new(ip_address("203.0.113.0")), 24);
+    let bans = Arc::new(Bans::new(&[Ban { whom, until: None }]).unwrap());
+    let mut bench = Bench::told(|post| assert!(post.ban(bans, Box::new(|()| {}))));
+    let mut client = Client::new("203.0.113.7:40000");
+    let request = client.unsigned(Method::ALLOCATE, |_| {});
+    bench.arrives(&client, &request);
+    let did = [bench.tick(), bench.tick()].concat();
+    assert!(!did.iter().any(|did| matches!(did, Did::Send(..))), "{did:?}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ pub struct BanRequest {
     pub target: String,
     /// For how long.
     pub seconds: u64,
-    /// Why.
+    /// Why: the audit keeps it.
     pub reason: String,
 }
 
@@ -101,6 +101,9 @@ pub struct BanRequest {
 pub struct LiftRequest {
     /// As for a ban, or the id of one.
     pub target: String,
+    /// Why, if that is said: the audit keeps it.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// The bans that hold.
@@ -115,8 +118,10 @@ pub struct Bans {
 pub struct Ban {
     /// Its id.
     pub ban: String,
-    /// The pseudonym of its address, as in the list of allocations; of a network's first address for a network.
-    pub client: String,
+    /// The pseudonym of its address, as in the list of allocations; of a network's first address for a network. None
+    /// where addresses may not be looked up, unless that is what was banned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// `ipv4` or `ipv6`.
     pub family: String,
     /// How many bits of the address count.

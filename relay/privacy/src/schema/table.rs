@@ -32,6 +32,7 @@ const fn control(name: &'static str, about: &'static str, fields: &'static [Fiel
 const TENANT: Field = always("tenant", Form::Word, "the tenant's name; empty for the relay itself");
 const PERSON: Field = always("person", Form::Person, "the user");
 const PERSON_OF_SPOOL: Field = maybe("person", Form::Person, "the user");
+const ROLE: Field = always("role", Form::Word, "in which role");
 const UID: Field = always("uid", Form::Number, "the system's user who has asked");
 const AT: Field = always("at", Form::Time, "when");
 const SESSION: Field = always("session", Form::Id, "the session; also what its addresses are sealed for");
@@ -96,7 +97,7 @@ const STORE: &[Kind] = &[
             always("day", Form::Day, "the day of its key"),
             always("created", Form::Time, "since when"),
             always("expires", Form::Time, "until when"),
-            always("sealed", Form::Sealed, "JSON: `address`, `bits` that count, `reason`"),
+            always("sealed", Form::Sealed, "JSON: `address`, `bits` that count, `by_pseudonym`, `reason`"),
         ],
     ),
     store(
@@ -220,12 +221,12 @@ const AUDIT: &[Kind] = &[
         &[
             always("what", Form::Word, "the command"),
             always("class", Form::Word, "the class that was read"),
-            always("role", Form::Word, "in which role"),
+            ROLE,
             UID,
-            always("reason", Form::Text, "why, in the reader's words"),
-            always("from", Form::Time, "the beginning of what was asked for"),
-            always("to", Form::Time, "the end of it"),
-            always("sessions", Form::Id, "the sessions that were shown: a list"),
+            maybe("reason", Form::Text, "why, in the reader's words; of a look-up always"),
+            maybe("from", Form::Time, "of a look-up, the beginning of what was asked for"),
+            maybe("to", Form::Time, "the end of it"),
+            maybe("sessions", Form::Id, "the sessions that were shown: a list"),
             maybe("hold", Form::Word, "the legal hold whose addresses were shown"),
         ],
     ),
@@ -259,9 +260,20 @@ const AUDIT: &[Kind] = &[
         "ban-added",
         Class::AdminAudit,
         "a network was banned",
-        &[always("ban", Form::Id, "the ban, without its address"), always("expires", Form::Time, "until when"), UID],
+        &[
+            always("ban", Form::Id, "the ban, without its address"),
+            always("expires", Form::Time, "until when"),
+            ROLE,
+            UID,
+            always("reason", Form::Text, "why, in the words of whoever banned"),
+        ],
     ),
-    audit("ban-removed", Class::AdminAudit, "a ban was lifted", &[always("ban", Form::Id, "the ban"), UID]),
+    audit(
+        "ban-removed",
+        Class::AdminAudit,
+        "a ban was lifted",
+        &[always("ban", Form::Id, "the ban"), ROLE, UID, maybe("reason", Form::Text, "why, where somebody said so")],
+    ),
     audit(
         "hold-added",
         Class::AdminAudit,

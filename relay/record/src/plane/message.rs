@@ -40,6 +40,18 @@ pub struct Asker {
     pub reason: String,
 }
 
+impl Asker {
+    /// The body of an entry with who asked, and why where that is said.
+    pub(crate) fn add_to(&self, mut body: serde_json::Value) -> serde_json::Value {
+        body["role"] = self.role.as_str().into();
+        body["uid"] = self.uid.into();
+        if !self.reason.is_empty() {
+            body["reason"] = self.reason.as_str().into();
+        }
+        body
+    }
+}
+
 /// What an administrator asks of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -70,26 +82,33 @@ pub enum Request {
     BanAdd {
         /// Which.
         target: BanTarget,
+        /// Whoever asks knows no address, but a pseudonym.
+        by_pseudonym: bool,
         /// For how long.
         seconds: u64,
-        /// Why: sealed with the address, and gone with it.
-        reason: String,
-        /// Who wants it.
-        uid: u32,
+        /// Who wants it, and why: in the audit, and sealed with the address.
+        asker: Asker,
     },
-    /// The bans that hold.
+    /// The bans that hold, for the relay itself.
     BanList,
+    /// The bans that hold, for somebody who reads them.
+    BanRead {
+        /// Who asks; a reason is not needed.
+        asker: Asker,
+    },
     /// A ban is to be lifted.
     BanRemove {
         /// Which.
         id: [u8; 16],
-        /// Who wants it.
-        uid: u32,
+        /// Who wants it; a reason is not needed.
+        asker: Asker,
     },
     /// The last entries of the audit.
     AuditTail {
         /// How many.
         count: usize,
+        /// Who asks; a reason is not needed.
+        asker: Asker,
     },
     /// What is kept, and until when.
     RetentionStatus,

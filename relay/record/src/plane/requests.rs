@@ -13,7 +13,7 @@ use super::stats::add;
 use super::thread::Keeper;
 use crate::audit::{Draft, Kind, tail};
 use crate::backup;
-use crate::store::{BanTarget, Failure, Trouble, Wanted};
+use crate::store::{Failure, Trouble, Wanted, WantedBan};
 
 pub(super) type Answered = Result<Response, RequestError>;
 
@@ -26,23 +26,16 @@ impl Keeper {
                 self.look_up(&Wanted { address, port, from, to }, &asker)
             }
             Request::Admin { what, keys, uid } => self.admin(&what, &keys, uid),
-            Request::BanAdd { target, seconds, reason, uid } => self.ban(target, seconds, &reason, uid),
+            Request::BanAdd { target, by_pseudonym, seconds, asker } => {
+                self.ban(&WantedBan { target, by_pseudonym, seconds }, &asker)
+            }
             Request::BanList => {
-                let bans = self.store.bans(self.platform.moment().unix_seconds);
+                let bans = self.bans_in_force();
                 bans.map(Response::Bans).map_err(|failure| unreadable(&failure))
             }
-            Request::BanRemove { id, uid } => match self.write(|writer| writer.lift(id, uid)) {
-                Ok(true) => {
-                    self.must_truncate = true;
-                    Ok(Response::Done)
-                }
-                Ok(false) => Err(RequestError::Missing("there is no ban of that id")),
-                Err(trouble) => Err(not_recorded(trouble)),
-            },
-            Request::AuditTail { count } => {
-                let lines = tail(self.store.connection(), self.store.vault(), count.min(AUDIT_TAIL_MAX));
-                lines.map(Response::Entries).map_err(|e| unreadable(&e.into()))
-            }
+            Request::BanRead { asker } => self.read_bans(&asker),
+            Request::BanRemove { id, asker } => self.lift(id, &asker),
+            Request::AuditTail { count, asker } => self.read_audit(count, &asker),
             Request::HoldAdd { name, sessions, until, asker } => self.hold(&name, sessions, until, &asker),
             Request::HoldList => self.holds(),
             Request::HoldLift { name, asker } => self.lift_hold(&name, &asker),
@@ -92,8 +85,43 @@ impl Keeper {
         Ok(Response::Done)
     }
 
-    fn ban(&mut self, target: BanTarget, seconds: u64, reason: &str, uid: u32) -> Answered {
-        short("a ban's reason", reason)?;
+    fn read_bans(&mut self, asker: &Asker) -> Answered {
+        let bans = self.bans_in_force().map_err(|failure| unreadable(&failure))?;
+        self.note_read("ban list", Class::Ip, asker)?;
+        Ok(Response::Bans(bans))
+    }
+
+    fn read_audit(&mut self, count: usize, asker: &Asker) -> Answered {
+        let lines = tail(self.store.connection(), self.store.vault(), count.min(AUDIT_TAIL_MAX));
+        let lines = lines.map_err(|e| unreadable(&e.into()))?;
+        self.note_read("audit tail", Class::AccessAudit, asker)?;
+        Ok(Response::Entries(lines))
+    }
+
+    /// Writes down that somebody reads personal data by a command that needs no reason.
+    fn note_read(&mut self, what: &str, class: Class, asker: &Asker) -> Result<(), RequestError> {
+        check_command(asker)?;
+        let at = self.platform.moment().unix_seconds;
+        let body = asker.add_to(json!({ "what": what, "class": class.name() }));
+        self.record(&Draft { at, kind: Kind::Read, tenant: "", session: None, body })
+    }
+
+    fn lift(&mut self, id: [u8; 16], asker: &Asker) -> Answered {
+        check_command(asker)?;
+        match self.write(|writer| writer.lift(id, asker)) {
+            Ok(true) => {
+                self.bans.lifted(&id);
+                self.must_truncate = true;
+                Ok(Response::Done)
+            }
+            Ok(false) => Err(RequestError::Missing("there is no ban of that id")),
+            Err(trouble) => Err(not_recorded(trouble)),
+        }
+    }
+
+    fn ban(&mut self, wanted: &WantedBan, asker: &Asker) -> Answered {
+        check(asker)?;
+        let WantedBan { target, seconds, .. } = *wanted;
         let longest = if target.address.family() == Family::V4 { 32 } else { 128 };
         if target.bits > longest || seconds == 0 {
             let told = format!("a ban needs a prefix of at most {longest} bits and a time that is not zero");
@@ -105,8 +133,11 @@ impl Keeper {
         }
         let mut id = [0; 16];
         self.platform.random(&mut id);
-        match self.write(|writer| writer.ban(target, seconds, reason, uid, id)) {
-            Ok(Some(ban)) => Ok(Response::Banned(ban)),
+        match self.write(|writer| writer.ban(wanted, asker, id)) {
+            Ok(Some(ban)) => {
+                self.bans.add(&ban, self.platform.moment());
+                Ok(Response::Banned(ban))
+            }
             Ok(None) => Err(RequestError::NotAllowed("there are as many bans as are kept: lift some first")),
             Err(trouble) => Err(not_recorded(trouble)),
         }
@@ -171,6 +202,15 @@ pub(super) fn check(asker: &Asker) -> Result<(), RequestError> {
     short("the reason", &asker.reason)?;
     no_address(&asker.role, "the role")?;
     no_address(&asker.reason, "the reason")
+}
+
+/// As [`check`], of a command that says by itself why it is given.
+fn check_command(asker: &Asker) -> Result<(), RequestError> {
+    if asker.reason.is_empty() {
+        short("the role", &asker.role)?;
+        return no_address(&asker.role, "the role");
+    }
+    check(asker)
 }
 
 fn short(what: &str, text: &str) -> Result<(), RequestError> {

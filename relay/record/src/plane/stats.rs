@@ -1,6 +1,8 @@
 //! What the store counts.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::store::Trouble;
@@ -90,9 +92,34 @@ stats! {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) cells: Cells,
+    /// Rings when bans have ended.
+    pub(crate) bell: Bell,
     dead: AtomicBool,
     /// 0 for none, otherwise one more than its place among all.
     trouble: AtomicU8,
+}
+
+/// Somebody who is to be told.
+#[derive(Default)]
+pub(crate) struct Bell(Mutex<Option<Box<dyn Fn() + Send>>>);
+
+impl Bell {
+    /// Has `call` called at each ring, from the store's thread.
+    pub(crate) fn connect(&self, call: Box<dyn Fn() + Send>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
+    }
+
+    pub(crate) fn ring(&self) {
+        if let Some(call) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            call();
+        }
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bell")
+    }
 }
 
 impl Shared {

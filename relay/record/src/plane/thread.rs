@@ -13,6 +13,7 @@ use sluice_base::limits::{
 use sluice_base::{Mono, TenantId};
 use sluice_privacy::Moment;
 
+use super::bans::BanEnds;
 use super::group::{DenialBudget, Item};
 use super::message::{Answer, RequestError, Response};
 use super::requests::not_recorded;
@@ -21,7 +22,7 @@ use super::{Names, PlaneOptions, Queues, Said};
 use crate::audit::{Draft, Kind};
 use crate::spool::SpoolHandle;
 use crate::store::{DeadKey, Failure, Retention, Store, Swept, Trouble, Writer};
-use crate::vault::{HoldKeys, Platform};
+use crate::vault::{DestroyedKey, HoldKeys, Platform};
 
 /// Keeps the store: takes records, commits them in groups, answers, and does what is due.
 pub(super) struct Keeper {
@@ -51,6 +52,8 @@ pub(super) struct Keeper {
     has_opened: bool,
     /// Dead keys whose records are still there.
     dead: Vec<DeadKey>,
+    /// The bans that hold.
+    pub(super) bans: BanEnds,
     /// A sweep that goes on.
     sweeping: Option<Sweeping>,
     undestroyed: usize,
@@ -110,6 +113,7 @@ impl Keeper {
             queues,
             has_opened: false,
             dead: Vec::new(),
+            bans: BanEnds::default(),
             sweeping: None,
             undestroyed: 0,
             seen,
@@ -219,6 +223,7 @@ impl Keeper {
             self.next_chores = now.boot.after(STORE_CHORES_INTERVAL);
             self.look_at_clock(now);
             self.look_at_keys();
+            self.look_at_bans(now);
             self.hold_keys.retry();
             if !self.has_opened {
                 self.open();
@@ -271,6 +276,12 @@ impl Keeper {
     fn look_at_keys(&mut self) {
         let destroyed = self.store.vault().sweep();
         add(&self.shared.cells.keys_destroyed, destroyed.keys.len() as u64 + destroyed.untold);
+        let is_of_relay = |key: &DestroyedKey| key.tenant.is_empty();
+        if destroyed.untold > 0 || destroyed.keys.iter().any(is_of_relay) {
+            // A ban ends with the key that it is sealed under.
+            let left = self.store.bans(0).unwrap_or_default();
+            self.bans.keep(|id| left.iter().any(|ban| ban.id == *id));
+        }
         self.dead.extend(destroyed.keys.into_iter().map(DeadKey::from));
         if destroyed.failed.len() > self.undestroyed {
             tracing::error!("keys of the day whose end has come cannot be destroyed: look at the keys' directory");
@@ -387,6 +398,7 @@ fn open(writer: &mut Writer<'_>) -> Result<Vec<DeadKey>, Failure> {
         let body = json!({ "created": created.parse::<u64>().unwrap_or(0) });
         writer.audit(&Draft { at, kind: Kind::Restore, tenant: "", session: None, body })?;
     }
+    writer.end_old_bans()?;
     let sessions = writer.close_lost()?;
     let keys = writer.lost_keys()?;
     let body = json!({ "sessions_lost": sessions, "keys_lost": keys.len() });

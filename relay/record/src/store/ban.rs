@@ -14,6 +14,7 @@ use sluice_privacy::seal::Header;
 use super::session::time;
 use super::{Failure, Store, Writer};
 use crate::audit::Kind;
+use crate::plane::Asker;
 use crate::vault::Vault;
 
 /// The relay as a whole, where a tenant is asked for.
@@ -26,6 +27,8 @@ pub struct Ban {
     pub id: [u8; 16],
     /// Whom it is for.
     pub target: BanTarget,
+    /// Whoever made it knew no address, but a pseudonym.
+    pub by_pseudonym: bool,
     /// Why, in the operator's words.
     pub reason: String,
     /// Since when, in seconds since the Unix epoch.
@@ -43,32 +46,35 @@ pub struct BanTarget {
     pub bits: u8,
 }
 
+/// A ban that is wanted.
+pub(crate) struct WantedBan {
+    pub(crate) target: BanTarget,
+    pub(crate) by_pseudonym: bool,
+    pub(crate) seconds: u64,
+}
+
 /// What is sealed of a ban.
 #[derive(Serialize, Deserialize)]
 struct Secret {
     address: IpAddr,
     bits: u8,
+    #[serde(default)]
+    by_pseudonym: bool,
     reason: String,
 }
 
 impl Writer<'_> {
     /// Writes a ban. It ends when it is asked to, or with the key that it is sealed under. `None` when there are
     /// [`BANS_KEPT_MAX`] already.
-    pub(crate) fn ban(
-        &mut self,
-        target: BanTarget,
-        seconds: u64,
-        reason: &str,
-        uid: u32,
-        id: [u8; 16],
-    ) -> Result<Option<Ban>, Failure> {
-        let created = self.now.unix_seconds;
-        self.connection.execute("DELETE FROM ban WHERE expires <= ?", [time(created)])?;
+    pub(crate) fn ban(&mut self, wanted: &WantedBan, asker: &Asker, id: [u8; 16]) -> Result<Option<Ban>, Failure> {
+        let WantedBan { target, by_pseudonym, seconds } = *wanted;
+        let (created, reason) = (self.now.unix_seconds, asker.reason.clone());
         let count: usize = self.connection.query_row("SELECT COUNT(*) FROM ban", [], |row| row.get(0))?;
         if count >= BANS_KEPT_MAX {
             return Ok(None);
         }
-        let secret = Secret { address: *target.address.expose(), bits: target.bits, reason: reason.to_owned() };
+        let (address, bits) = (*target.address.expose(), target.bits);
+        let secret = Secret { address, bits, by_pseudonym, reason: reason.clone() };
         let text = Zeroizing::new(serde_json::to_vec(&secret).unwrap_or_default());
         let sealed = self.vault.seal(RELAY, &id, &text).map_err(Failure::sealing)?;
         let day = Header::read(&sealed).map_or(Day(0), |header| header.day);
@@ -77,16 +83,29 @@ impl Writer<'_> {
         let insert = "INSERT INTO ban (id, tenant, day, created, expires, sealed) VALUES (?, ?, ?, ?, ?, ?)";
         let values = params![id.as_slice(), RELAY, day.0, time(created), time(expires), sealed];
         self.connection.prepare_cached(insert)?.execute(values)?;
-        let body = json!({ "ban": hex_encode(&id), "expires": expires, "uid": uid });
+        let body = asker.add_to(json!({ "ban": hex_encode(&id), "expires": expires }));
         self.entry(created, Kind::BanAdded, RELAY, None, body)?;
-        Ok(Some(Ban { id, target, reason: reason.to_owned(), created, expires }))
+        Ok(Some(Ban { id, target, by_pseudonym, reason, created, expires }))
+    }
+
+    /// Removes bans whose end has come while nobody looked.
+    pub(crate) fn end_old_bans(&mut self) -> Result<(), Failure> {
+        self.connection.execute("DELETE FROM ban WHERE expires <= ?", [time(self.now.unix_seconds)])?;
+        Ok(())
+    }
+
+    /// Removes bans that have ended.
+    pub(crate) fn end_bans(&mut self, ids: &[[u8; 16]]) -> Result<(), Failure> {
+        let mut remove = self.connection.prepare_cached("DELETE FROM ban WHERE id = ?")?;
+        ids.iter().try_for_each(|id| remove.execute([id.as_slice()]).map(drop))?;
+        Ok(())
     }
 
     /// Lifts a ban. False when there is none of that id.
-    pub(crate) fn lift(&mut self, id: [u8; 16], uid: u32) -> Result<bool, Failure> {
+    pub(crate) fn lift(&mut self, id: [u8; 16], asker: &Asker) -> Result<bool, Failure> {
         let removed = self.connection.execute("DELETE FROM ban WHERE id = ?", [id.as_slice()])?;
         if removed > 0 {
-            let body = json!({ "ban": hex_encode(&id), "uid": uid });
+            let body = asker.add_to(json!({ "ban": hex_encode(&id) }));
             self.entry(self.now.unix_seconds, Kind::BanRemoved, RELAY, None, body)?;
         }
         Ok(removed > 0)
@@ -112,7 +131,8 @@ impl Store {
             let opened = self.vault().open_sealed(&sealed, &id).ok();
             if let Some(secret) = opened.and_then(|text| serde_json::from_slice::<Secret>(&text).ok()) {
                 let target = BanTarget { address: Pii::new(secret.address), bits: secret.bits };
-                bans.push(Ban { id, target, reason: secret.reason, created, expires });
+                let Secret { by_pseudonym, reason, .. } = secret;
+                bans.push(Ban { id, target, by_pseudonym, reason, created, expires });
             }
         }
         Ok(bans)

@@ -49,7 +49,7 @@ pub(crate) enum BanCommand {
         /// For how long, at most 7d.
         #[arg(long = "for", value_name = "TIME", default_value = "24h")]
         time: String,
-        /// Why.
+        /// Why: the audit keeps it, so it must not name the address.
         #[arg(long)]
         reason: String,
         #[command(flatten)]
@@ -61,6 +61,9 @@ pub(crate) enum BanCommand {
     Remove {
         /// What was banned, the client's pseudonym, or the ban's id. `-` reads it from standard input.
         target: String,
+        /// Why: the audit keeps it, so it must not name the address.
+        #[arg(long)]
+        reason: Option<String>,
         #[command(flatten)]
         ask: AskArgs,
     },
@@ -132,8 +135,8 @@ pub(crate) fn ban(command: &BanCommand) -> Result<(), Failure> {
             let bans: api::Bans = ask.call(Method::GET, api::BANS)?;
             ask.print(&bans, bans_text)
         }
-        BanCommand::Remove { target, ask } => {
-            let request = api::LiftRequest { target: given(target)? };
+        BanCommand::Remove { target, reason, ask } => {
+            let request = api::LiftRequest { target: given(target)?, reason: reason.clone() };
             let lifted: api::Lifted = ask.call_with(api::LIFT, &request)?;
             ask.print(&lifted, |lifted| format!("lifted: {}\n", lifted.lifted))
         }
@@ -236,7 +239,8 @@ fn bans_text(bans: &api::Bans) -> String {
     let head = ["BAN", "CLIENT", "FAMILY", "BITS", "UNTIL (UTC)", "REASON"].map(str::to_owned);
     let row = |ban: &api::Ban| {
         let until = time::shown(ban.expires_unix_seconds);
-        [ban.ban.clone(), ban.client.clone(), ban.family.clone(), ban.bits.to_string(), until, ban.reason.clone()]
+        let client = ban.client.clone().unwrap_or("-".to_owned());
+        [ban.ban.clone(), client, ban.family.clone(), ban.bits.to_string(), until, ban.reason.clone()]
     };
     let rows: Vec<_> = std::iter::once(head).chain(bans.bans.iter().map(row)).collect();
     ask::table(&rows)

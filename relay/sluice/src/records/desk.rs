@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
-use sluice_admin::{Caller, Target, Told, Wanted, WantedBan, api};
-use sluice_base::limits::RELOAD_CONFIRM_TIMEOUT;
+use sluice_admin::{Caller, Target, Told, Wanted, WantedBan, WantedLift, api};
+use sluice_base::limits::{RELOAD_CONFIRM_TIMEOUT, STORE_RETRY};
 use sluice_base::{Family, Pii};
 use sluice_crypto::hex_encode;
 use sluice_net::os;
@@ -16,11 +16,12 @@ use sluice_record::audit::Line;
 use sluice_record::plane::{Asker, Handle, Request, RequestError, Response, RetentionReport};
 use sluice_record::store::{Ban, BanTarget, ClassStatus, FoundSession, GoneDay, Role, Swept};
 use sluice_record::vault::KeyStatus;
-use sluice_turn::{Bans, Whom};
+use sluice_turn::{Bans, BansError, Whom};
 use sluice_worker::Post;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::cli::Failure;
 use crate::life::Lister;
 
 /// By which role whoever may write to the control socket is allowed what he asks.
@@ -40,6 +41,8 @@ pub(crate) struct Desk {
     lookup: AtomicBool,
     /// One change of the bans at a time: the last table that workers get is that of the store.
     changing: Mutex<()>,
+    /// Bans have ended, by their time or with their key.
+    ended: Arc<Notify>,
     expiries: Expiries,
 }
 
@@ -48,9 +51,41 @@ pub(crate) struct Desk {
 pub(crate) struct Expiries(Arc<Lock<Vec<u64>>>);
 
 impl Desk {
-    /// Of a relay whose configuration says `lookup`.
-    pub(crate) fn new(handle: Option<Handle>, lister: Arc<Lister>, lookup: bool, expiries: Expiries) -> Self {
-        Desk { handle, lister, lookup: AtomicBool::new(lookup), changing: Mutex::new(()), expiries }
+    /// Of a relay whose configuration says `lookup`, and whose workers have the bans that hold.
+    pub(crate) async fn start(
+        handle: Option<Handle>,
+        lister: Arc<Lister>,
+        lookup: bool,
+        expiries: Expiries,
+    ) -> Result<Arc<Self>, Failure> {
+        let desk = Arc::new(Self::new(handle, lister, lookup, expiries));
+        if desk.handle.is_some() {
+            desk.publish().await.map_err(|problem| format!("the bans are not in force: {}", problem.detail))?;
+            tokio::spawn(desk.clone().keep_current());
+        }
+        Ok(desk)
+    }
+
+    fn new(handle: Option<Handle>, lister: Arc<Lister>, lookup: bool, expiries: Expiries) -> Self {
+        let ended = Arc::new(Notify::new());
+        if let Some(handle) = &handle {
+            let ended = ended.clone();
+            handle.on_bans_ended(Box::new(move || ended.notify_one()));
+        }
+        Desk { handle, lister, lookup: AtomicBool::new(lookup), changing: Mutex::new(()), ended, expiries }
+    }
+
+    /// Takes bans from the workers' tables when they end, address and all: until the record plane ends.
+    async fn keep_current(self: Arc<Self>) {
+        while self.handle.as_ref().is_some_and(|handle| !handle.has_ended()) {
+            self.ended.notified().await;
+            let _one = self.changing.lock().await;
+            if let Err(problem) = self.publish().await {
+                tracing::error!("bans that have ended are not taken from the workers yet: {}", problem.detail);
+                sleep(STORE_RETRY).await;
+                self.ended.notify_one();
+            }
+        }
     }
 
     /// Whether addresses may be looked up, from now on.
@@ -63,7 +98,7 @@ impl Desk {
         self.may_look_up()?;
         tracing::info!(uid = caller.uid, "told to look up an address");
         let Wanted { address, port, from, to, reason } = wanted;
-        let asker = Asker { role: ROLE.to_owned(), uid: uid(caller), reason };
+        let asker = asker(caller, reason);
         match self.ask(Request::Lookup { address, port, from, to, asker }).await? {
             Response::Found(found) => Ok(api::Lookup {
                 sessions: found.sessions.iter().map(session).collect(),
@@ -84,15 +119,15 @@ impl Desk {
 
     /// Bans somebody; the answer comes when every worker knows.
     pub(crate) async fn ban(&self, caller: Caller, wanted: WantedBan) -> Told<api::Ban> {
-        let target = match wanted.target {
-            Target::Network(address, bits) => BanTarget { address, bits },
-            Target::Pseudonym(pseudonym) => self.client(&pseudonym).await?,
+        let (target, by_pseudonym) = match wanted.target {
+            Target::Network(address, bits) => (BanTarget { address, bits }, false),
+            Target::Pseudonym(pseudonym) => (self.client(&pseudonym).await?, true),
             Target::Ban(_) => return Err(api::Problem::new(400, "nobody to ban", "that is the id of a ban")),
         };
         tracing::info!(uid = caller.uid, client = ?target.address, "told to ban a client or a network");
         let _one = self.changing.lock().await;
-        let (seconds, reason, uid) = (wanted.seconds, wanted.reason, uid(caller));
-        let Response::Banned(ban) = self.ask(Request::BanAdd { target, seconds, reason, uid }).await? else {
+        let (seconds, asker) = (wanted.seconds, asker(caller, wanted.reason));
+        let Response::Banned(ban) = self.ask(Request::BanAdd { target, by_pseudonym, seconds, asker }).await? else {
             return Err(unexpected());
         };
         self.publish().await?;
@@ -100,7 +135,8 @@ impl Desk {
     }
 
     /// Lifts every ban that is meant.
-    pub(crate) async fn lift(&self, caller: Caller, target: Target) -> Told<api::Lifted> {
+    pub(crate) async fn lift(&self, caller: Caller, wanted: WantedLift) -> Told<api::Lifted> {
+        let WantedLift { target, reason } = wanted;
         tracing::info!(uid = caller.uid, "told to lift a ban");
         let _one = self.changing.lock().await;
         let bans = self.bans_in_force().await?;
@@ -109,28 +145,36 @@ impl Desk {
         if ids.is_empty() {
             return Err(api::Problem::new(404, "no such ban", "`sluice ban list` has those that hold, with their ids"));
         }
-        let (mut lifted, uid) = (0, uid(caller));
+        let asker = asker(caller, reason.unwrap_or_default());
+        let (mut lifted, mut refused) = (0, None);
         for id in ids {
-            match self.ask(Request::BanRemove { id, uid }).await {
+            match self.ask(Request::BanRemove { id, asker: asker.clone() }).await {
                 Ok(_) => lifted += 1,
                 // It has run out meanwhile.
                 Err(problem) if problem.status == 404 => {}
-                Err(problem) => return Err(problem),
+                Err(problem) => {
+                    refused = Some(problem);
+                    break;
+                }
             }
         }
-        self.publish().await?;
-        Ok(api::Lifted { lifted })
+        // Those that were lifted before one could not be are lifted.
+        let published = self.publish().await;
+        refused.map_or(published, Err).map(|()| api::Lifted { lifted })
     }
 
     /// The bans that hold.
-    pub(crate) async fn bans(&self) -> Told<api::Bans> {
-        let bans = self.bans_in_force().await?;
+    pub(crate) async fn bans(&self, caller: Caller) -> Told<api::Bans> {
+        let asker = asker(caller, String::new());
+        let Response::Bans(bans) = self.ask(Request::BanRead { asker }).await? else {
+            return Err(unexpected());
+        };
         Ok(api::Bans { bans: bans.iter().map(|ban| self.shown(ban)).collect() })
     }
 
     /// The last entries of the audit.
-    pub(crate) async fn audit(&self, count: usize) -> Told<api::Audit> {
-        match self.ask(Request::AuditTail { count }).await? {
+    pub(crate) async fn audit(&self, caller: Caller, count: usize) -> Told<api::Audit> {
+        match self.ask(Request::AuditTail { count, asker: asker(caller, String::new()) }).await? {
             Response::Entries(lines) => Ok(api::Audit { entries: lines.into_iter().map(entry).collect() }),
             _ => Err(unexpected()),
         }
@@ -179,15 +223,11 @@ impl Desk {
     }
 
     /// Hands the bans that hold to every worker. The caller holds `changing`, or nobody else is there yet.
-    pub(crate) async fn publish(&self) -> Told<()> {
+    async fn publish(&self) -> Told<()> {
         let bans = self.bans_in_force().await?;
         self.expiries.set(bans.iter().map(|ban| ban.expires).collect());
-        let of = |ban: &Ban| sluice_turn::Ban {
-            whom: Whom::Address(ban.target.address, ban.target.bits),
-            until: Some(ban.expires),
-        };
-        let table = Bans::new(&bans.iter().map(of).collect::<Vec<_>>());
-        let table = Arc::new(table.map_err(|error| api::Problem::new(500, "no table of bans", &error.to_string()))?);
+        let table =
+            Arc::new(table(&bans).map_err(|error| api::Problem::new(500, "no table of bans", &error.to_string()))?);
         let all = async {
             for post in self.lister.posts() {
                 hand_over(post, &table).await;
@@ -217,7 +257,7 @@ impl Desk {
     fn is_meant(&self, ban: &Ban, target: &Target) -> bool {
         match target {
             Target::Ban(id) => ban.id == *id,
-            Target::Pseudonym(pseudonym) => self.lister.pseudonym(&ban.target.address) == *pseudonym,
+            Target::Pseudonym(pseudonym) => self.client_of(ban).is_some_and(|client| client == *pseudonym),
             Target::Network(address, bits) => {
                 let network = |address: &Pii<_>| Pii::prefix(address, u32::from(*bits).min(32), u32::from(*bits));
                 let (one, other) = (address.family(), ban.target.address.family());
@@ -226,10 +266,17 @@ impl Desk {
         }
     }
 
+    /// The pseudonym of whom a ban is for. Where addresses may not be looked up, an address that somebody gave is not
+    /// answered with it either: only what was banned by a pseudonym is known by that.
+    fn client_of(&self, ban: &Ban) -> Option<String> {
+        let is_shown = ban.by_pseudonym || self.lookup.load(Ordering::Relaxed);
+        is_shown.then(|| self.lister.pseudonym(&ban.target.address))
+    }
+
     fn shown(&self, ban: &Ban) -> api::Ban {
         api::Ban {
             ban: hex_encode(&ban.id),
-            client: self.lister.pseudonym(&ban.target.address),
+            client: self.client_of(ban),
             family: if ban.target.address.family() == Family::V4 { "ipv4" } else { "ipv6" }.to_owned(),
             bits: ban.target.bits,
             reason: ban.reason.clone(),
@@ -264,6 +311,15 @@ impl Expiries {
     }
 }
 
+/// Bans as workers have them.
+pub(super) fn table(bans: &[Ban]) -> Result<Bans, BansError> {
+    let of = |ban: &Ban| sluice_turn::Ban {
+        whom: Whom::Address(ban.target.address, ban.target.bits),
+        until: Some(ban.expires),
+    };
+    Bans::new(&bans.iter().map(of).collect::<Vec<_>>())
+}
+
 /// Has a worker take the bans over, and waits until it has.
 async fn hand_over(post: &Post, table: &Arc<Bans>) {
     loop {
@@ -278,6 +334,10 @@ async fn hand_over(post: &Post, table: &Arc<Bans>) {
         }
         sleep(AGAIN).await;
     }
+}
+
+fn asker(caller: Caller, reason: String) -> Asker {
+    Asker { role: ROLE.to_owned(), uid: uid(caller), reason }
 }
 
 fn uid(caller: Caller) -> u32 {
