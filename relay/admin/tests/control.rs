@@ -5,8 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sluice_admin::api::{self, Allocations, Draining, Status};
-use sluice_admin::{ClientError, Command, Control, ControlError, Method, call};
+use sluice_admin::api::{self, Allocations, Draining, Problem, Status};
+use sluice_admin::{ClientError, Command, Control, ControlError, Method, call, call_with};
 use sluice_base::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -57,6 +57,14 @@ fn start(path: &Path) -> Running {
                     let own = std::fs::metadata("/proc/self").unwrap().uid();
                     assert_eq!(caller.uid, Some(own));
                     let _ = reply.send(Draining { allocations: 1, since_seconds: 2, deadline_in_seconds: 3 });
+                }
+                Command::Lookup(_, wanted, reply) => {
+                    let asked = "192.0.2.7".parse().unwrap();
+                    assert_eq!((wanted.address, wanted.port), (sluice_base::Pii::new(asked), Some(4000)));
+                    let _ = reply.send(Ok(api::Lookup { sessions: Vec::new(), more: false, gone: Vec::new() }));
+                }
+                Command::Ban(_, _, reply) => {
+                    let _ = reply.send(Err(Problem::new(409, "nothing is recorded", "switch it on")));
                 }
                 _ => {}
             }
@@ -127,6 +135,46 @@ async fn what_is_not_served_is_a_problem_with_a_cure() {
         assert_eq!(problem.status, status, "{path}");
         assert!(!problem.detail.is_empty());
     }
+}
+
+fn wanted(address: &str, reason: &str) -> api::LookupRequest {
+    let (from_unix_seconds, to_unix_seconds) = (1, 2);
+    api::LookupRequest {
+        address: address.to_owned(),
+        port: Some(4000),
+        from_unix_seconds,
+        to_unix_seconds,
+        reason: reason.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_has_an_address_and_a_reason_or_is_refused_without_repeating_it() {
+    let folder = Folder::new();
+    let _relay = start(&folder.socket());
+    let ask = |request: api::LookupRequest| {
+        let socket = folder.socket();
+        async move { call_with::<api::Lookup>(&socket, api::LOOKUP, &request).await }
+    };
+    assert!(ask(wanted("192.0.2.7", "report 4711")).await.is_ok());
+    for request in [wanted("192.0.2.7x", "report 4711"), wanted("192.0.2.7", " "), wanted("192.0.2.7", "two\nlines")] {
+        let refused = ask(request).await.unwrap_err();
+        assert!(matches!(&refused, ClientError::Refused(problem) if problem.status == 400), "{refused}");
+        assert!(!refused.to_string().contains("192.0.2.7"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_ban_that_is_too_long_is_refused_and_what_the_relay_refuses_is_told() {
+    let folder = Folder::new();
+    let _relay = start(&folder.socket());
+    let ban = |seconds| {
+        let socket = folder.socket();
+        let request = api::BanRequest { target: "192.0.2.0/24".to_owned(), seconds, reason: "flood".to_owned() };
+        async move { call_with::<api::Ban>(&socket, api::BANS, &request).await.unwrap_err().to_string() }
+    };
+    assert!(ban(8 * 86_400).await.contains("guard.deny_clients"));
+    assert!(ban(3600).await.contains("nothing is recorded"));
 }
 
 #[tokio::test]
