@@ -37,9 +37,10 @@ const SESSIONS_OF_A_DAY: u32 = 60;
 /// Days between two judgements: the first ones see what is not yet due.
 const JUDGED: [u32; 8] = [0, 3, 6, 7, 12, 30, 60, DAYS - 1];
 
-/// Sessions of this day are put under a legal hold, and from the other on it is lifted.
+/// Sessions of this day are put under a legal hold, and on the other it is lifted: no start between that and the last
+/// judgement does what the lifting has left undone.
 const HELD_DAY: u32 = 8;
-const LIFTED_DAY: u32 = 75;
+const LIFTED_DAY: u32 = 85;
 /// So many of them: a third of each tenant's.
 const HELD: u32 = 6;
 
