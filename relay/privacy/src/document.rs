@@ -205,9 +205,9 @@ A file that is not so, zeros above all, is no key, and is destroyed. Destruction
 the file system, and removes it.
 
 A start with `privacy.records = false` destroys every key of a day that lies in `privacy.keys_directory` or in
-`$RUNTIME_DIRECTORY/keys`, due or not, and overwrites the spool: no address of a former run can be read any more. The
-other classes stay in the state directory as they are, their long-lived keys beside them, and nothing sweeps them while
-records are off.
+`$RUNTIME_DIRECTORY/keys`, due or not, and overwrites the spool: no address of a former run can be read any more but by
+the key of a legal hold, which stays until the hold is lifted. The other classes stay in the state directory as they
+are, their long-lived keys beside them, and nothing sweeps them while records are off.
 
 ## Keys that are derived
 
