@@ -192,10 +192,15 @@ impl Plane {
     /// Writes what was said so far, signs the audit and ends the thread. False when it did not end in
     /// [`STORE_STOP_TIMEOUT`], or had ended by itself.
     pub fn stop(self) -> bool {
+        self.stop_within(STORE_STOP_TIMEOUT)
+    }
+
+    /// As [`Plane::stop`], for whoever has more or less patience with the disk.
+    pub fn stop_within(self, patience: Duration) -> bool {
         let was_alive = !self.handle.shared.is_dead();
-        let _ = self.handle.requests.send_timeout(Said::Stop, STORE_STOP_TIMEOUT);
+        let _ = self.handle.requests.send_timeout(Said::Stop, patience);
         // Nothing is ever sent: what comes is the end of the sender.
-        let is_over = self.ended.recv_timeout(STORE_STOP_TIMEOUT);
+        let is_over = self.ended.recv_timeout(patience);
         let has_ended = is_over == Err(crossbeam::channel::RecvTimeoutError::Disconnected);
         let is_well = has_ended && self.thread.join().is_ok() && was_alive;
         if let Some(spool) = self.spool {

@@ -27,6 +27,9 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// The moment at which a test's machine begins.
 pub(crate) const NOON: u64 = 1_795_867_200;
 
+/// How long a disk may take that others use at the same time: a plane that hangs is not taken for a slow one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A running plane.
 pub(crate) struct Relay {
     pub(crate) machine: Arc<Machine>,
@@ -111,7 +114,7 @@ impl Relay {
     /// Stops, lets the test do something to the directory, and starts again.
     pub(crate) fn restart(self, meanwhile: impl FnOnce(&Folder)) -> Self {
         let Relay { machine, folder, plane, .. } = self;
-        assert!(plane.stop());
+        assert!(plane.stop_within(PATIENCE));
         meanwhile(&folder);
         Self::on(folder, machine, |_| {})
     }
@@ -119,7 +122,7 @@ impl Relay {
     /// Stops, and leaves the state directory in a folder that the test keeps.
     pub(crate) fn stop(self) -> Kept {
         let Relay { folder, plane, .. } = self;
-        assert!(plane.stop());
+        assert!(plane.stop_within(PATIENCE));
         Kept(folder)
     }
 
