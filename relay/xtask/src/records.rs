@@ -78,7 +78,10 @@ impl Stage {
         command.env("FAKETIME_TIMESTAMP_FILE", stage.shift_file()).env("FAKETIME_NO_CACHE", "1");
         let log = netns::folder()?.join(LOG);
         let server = Server::start(&mut command, &log, clients::address(netns::RELAY_V4, port)?)?;
-        let said = server.output();
+        // It serves before it says so.
+        let said = wait_for("the words of the start", || {
+            Ok(Some(server.output()).filter(|said| said.contains("can be read for")))
+        })?;
         let state = format!("sessions are written down in {}", stage.state().display());
         for words in [state.as_str(), "can be read for 7 days", "for as long as the machine runs"] {
             if !said.contains(words) {
