@@ -478,7 +478,7 @@ pub const FAMILIES: &[Family] = &[
     record_gauge(
         "sluice_privacy_keys_undestroyed",
         |records| records.keys_undestroyed as f64,
-        "Keys of addresses whose end has come and whose files cannot be destroyed: a promise is broken meanwhile.",
+        "Keys of addresses whose end has come, and of lifted legal holds, whose files cannot be destroyed: a promise is broken meanwhile.",
     ),
     family(
         "sluice_privacy_key_destruction_late_seconds",
@@ -501,7 +501,7 @@ pub const FAMILIES: &[Family] = &[
     record_gauge(
         "sluice_privacy_held_sessions",
         |records| records.held_sessions as f64,
-        "Sessions that a legal hold keeps beyond their retention.",
+        "Sessions that legal holds keep, overdue or not.",
     ),
     record_gauge("sluice_bans", |records| records.bans as f64, "Bans of addresses and networks that hold."),
     family(

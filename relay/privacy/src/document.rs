@@ -236,9 +236,9 @@ bytes each, and the hash. So the chain holds when a key is destroyed, for it is 
 ## Legal holds
 
 A hold has a name, a reason, a date and a random key of its own, which is no key of a day and is derived from none. The
-addresses of the sessions that it names are opened while the keys of their days live, and sealed anew under the key of the
-hold, for the same record id, with the number of class `legal-hold`. Of a session whose key is no more, or whose tenant keeps
-no addresses, the rest of the record is held. While a session is held, neither it nor its refusals nor the entries of the
+addresses of the sessions that it names are opened while the keys of their days live, or by another hold's, and sealed anew
+under the key of the hold, for the same record id, with the number of class `legal-hold`. Of a session whose addresses nobody
+can read any more, or whose tenant keeps none, the rest of the record is held. While a session is held, neither it nor its refusals nor the entries of the
 audit from its beginning on are removed. Two holds of one session are two: each has the addresses under its own key.
 
 No copy of the store has a hold's key, and what was shipped cannot be held: it becomes unreadable with its day. A hold

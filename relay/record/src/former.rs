@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::spool::{self, StartError};
 use crate::store::{Folder, FolderError};
-use crate::vault::{self, Destroyer, VaultError};
+use crate::vault::{self, Destroyer, HoldKeys, VaultError};
 
 /// The directory of what waits for sinks, below the state directory.
 pub const SPOOL: &str = "spool";
@@ -31,6 +31,12 @@ pub enum RemovalError {
     /// The spool in it.
     #[error(transparent)]
     Spool(#[from] StartError),
+    /// A hold was being made or lifted when the relay ended, and its key is to be kept or destroyed.
+    #[error(
+        "a legal hold was being made or lifted when the relay ended, and no store is opened that knows which: start it \
+         once with `privacy.records = true`, look at `sluice hold list`, then switch records off"
+    )]
+    Hold,
 }
 
 /// Destroys every key of the day in these directories, due or not, and overwrites all that waits for sinks. What is not
@@ -42,6 +48,9 @@ pub fn remove(state: Option<&Path>, keys: &[PathBuf], destroyer: &dyn Destroyer)
     let destroyed: Vec<_> = keys.iter().map(|directory| vault::destroy_all(directory, destroyer)).collect();
     let segments = state.map_or(Ok(0), remove_spool)?;
     let keys = destroyed.into_iter().sum::<Result<usize, VaultError>>()?;
+    if state.map_or(Ok(false), HoldKeys::are_pending)? {
+        return Err(RemovalError::Hold);
+    }
     Ok(Removed { keys, segments })
 }
 
@@ -101,6 +110,17 @@ mod tests {
         );
         assert!(files(&state.join("spool")).is_empty());
         assert_eq!(remove(Some(&state), &keys, &Overwriter).unwrap(), Removed::default());
+    }
+
+    #[test]
+    fn a_hold_that_nobody_has_settled_is_not_left_lying() {
+        let folder = testing::Folder::new("former");
+        let (state, holds) = (folder.join("state"), folder.join("state/holds"));
+        fs::create_dir_all(&holds).unwrap();
+        fs::write(holds.join("00000000000000000000000000000001.key"), b"a hold's").unwrap();
+        assert_eq!(remove(Some(&state), &[], &Overwriter).unwrap(), Removed::default());
+        fs::write(holds.join("00000000000000000000000000000002.pending"), b"a lifted one's").unwrap();
+        assert!(matches!(remove(Some(&state), &[], &Overwriter), Err(RemovalError::Hold)));
     }
 
     #[test]

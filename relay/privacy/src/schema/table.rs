@@ -291,7 +291,7 @@ const AUDIT: &[Kind] = &[
     audit(
         "hold-lifted",
         Class::AdminAudit,
-        "a legal hold was lifted, and its key destroyed",
+        "a legal hold was lifted, and its key is destroyed",
         &[
             always("hold", Form::Word, "its name"),
             always("reason", Form::Text, "why, in the operator's words"),

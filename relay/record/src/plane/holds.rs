@@ -42,20 +42,20 @@ impl Keeper {
         made.map_err(|why| RequestError::NotRecorded(format!("no key can be made for the hold: {why}")))?;
         let part = |session| self.store.part_of_hold(&self.hold_keys, &id, session);
         let parts: Result<Vec<_>, _> = sessions.into_iter().map(part).collect();
-        let written = match parts {
-            Ok(parts) => {
-                let written = self.write(|writer| writer.hold((id, name), &parts, until, cause(asker)));
-                written.map(|()| parts).map_err(not_recorded)
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(failure) => {
+                self.hold_keys.destroy(&id);
+                return Err(unreadable(&failure));
             }
-            Err(failure) => Err(unreadable(&failure)),
         };
-        if written.is_err() {
-            self.hold_keys.destroy(&id);
-        } else {
-            self.hold_keys.keep(&id);
-            self.count_holds();
+        if let Err(trouble) = self.write(|writer| writer.hold((id, name), &parts, until, cause(asker))) {
+            self.hold_keys.leave(&id);
+            return Err(not_recorded(trouble));
         }
-        Ok(Response::Held(written?.into_iter().map(|part| (part.session, part.addresses)).collect()))
+        self.hold_keys.keep(&id);
+        self.count_holds();
+        Ok(Response::Held(parts.into_iter().map(|part| (part.session, part.addresses)).collect()))
     }
 
     pub(super) fn holds(&self) -> Answered {
@@ -81,10 +81,8 @@ impl Keeper {
                 self.sweep_soon();
                 Ok(Response::HoldLifted(sessions))
             }
-            Err(trouble) => {
-                self.hold_keys.keep(&id);
-                Err(not_recorded(trouble))
-            }
+            // A commit that failed may be there after a crash all the same: the key stays pending.
+            Err(trouble) => Err(not_recorded(trouble)),
         }
     }
 

@@ -224,7 +224,6 @@ impl Keeper {
             self.look_at_clock(now);
             self.look_at_keys();
             self.look_at_bans(now);
-            self.hold_keys.retry();
             if !self.has_opened {
                 self.open();
             }
@@ -243,10 +242,9 @@ impl Keeper {
         }
     }
 
-    /// Whether there is something to be removed, and a disk that takes it.
+    /// Whether there is something to be removed, and it was not refused a moment ago.
     fn has_to_clear(&self, now: Moment) -> bool {
-        let is_there = !self.dead.is_empty() || self.sweeping.is_some();
-        is_there && (self.shared.trouble().is_none() || now.boot >= self.retry_at)
+        (!self.dead.is_empty() || self.sweeping.is_some()) && now.boot >= self.retry_at
     }
 
     /// Removes a part of what is to be removed, so that nobody waits for the whole of it.
@@ -287,8 +285,9 @@ impl Keeper {
             tracing::error!("keys of the day whose end has come cannot be destroyed: look at the keys' directory");
         }
         self.undestroyed = destroyed.failed.len();
+        let of_holds = self.hold_keys.retry();
         let cells = &self.shared.cells;
-        set(&cells.keys_undestroyed, self.undestroyed as u64);
+        set(&cells.keys_undestroyed, (self.undestroyed + of_holds) as u64);
         set(&cells.keys_live, self.store.vault().status().len() as u64);
         set(&cells.key_late_seconds_max, self.store.vault().late_max().as_secs());
     }

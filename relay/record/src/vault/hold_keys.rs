@@ -85,6 +85,12 @@ impl HoldKeys {
         let _ = self.rename(id, PENDING, KEY);
     }
 
+    /// Whether the hold of a key is written is not known: a commit that failed may be there after a crash. The next
+    /// start asks the store, and the file stays pending until then.
+    pub(crate) fn leave(&mut self, id: &HoldId) {
+        self.cells.remove(id);
+    }
+
     /// The hold of a key is going to be removed.
     ///
     /// # Errors
@@ -108,7 +114,7 @@ impl HoldKeys {
         is_gone
     }
 
-    /// Destroys what could not be before. How many are left.
+    /// Destroys what could not be before. How many are left, which are to be told of.
     pub(crate) fn retry(&mut self) -> usize {
         for id in std::mem::take(&mut self.doomed) {
             self.destroy(&id);
@@ -138,6 +144,18 @@ impl HoldKeys {
     pub(crate) fn open_sealed(&self, id: &HoldId, sealed: &[u8], session: &[u8; 16]) -> Option<Plaintext> {
         Header::read(sealed).filter(|header| header.class == Class::LegalHold)?;
         seal::open(self.cells.get(id)?.bytes(), sealed, session)
+    }
+
+    /// Whether a former process ended while it made or lifted a hold, which the store alone can settle.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(crate) fn are_pending(state_directory: &Path) -> Result<bool, VaultError> {
+        let path = state_directory.join(DIRECTORY);
+        match path.try_exists() {
+            Ok(false) => Ok(false),
+            _ => Ok(names(&path)?.iter().any(|name| name.ends_with(PENDING))),
+        }
     }
 
     /// What a former process was about when it ended.
