@@ -250,6 +250,8 @@ impl Oracle {
             // An answer is remembered from when it was given, which is not seen where it was lost: so from the
             // verdict at the earliest, or from the request where nothing was asked.
             let since = question.map_or(known.at, |asked| asked.verdict.map_or(asked.at, |(at, _)| at));
+            // A verdict that came too late had no part in it.
+            let since = known.answered.as_ref().map_or(since, |(at, _)| since.min(*at));
             let unasked = question.is_none() && known.answered.is_none();
             let seen = known.answered.as_ref().is_some_and(|(at, _)| now.mono.since(*at) >= REMEMBERED_ANSWER_LIFETIME);
             // From here on nobody knows by which copy's answer the relay goes.
