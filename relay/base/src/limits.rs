@@ -134,6 +134,10 @@ pub const QUESTIONS_PER_CLIENT_MAX: u8 = 4;
 /// Open questions of one worker: bounds the memory that an unresponsive policy can hold.
 pub const QUESTIONS_PER_WORKER_MAX: usize = 4096;
 
+/// Open questions of one worker beyond which a review of all of a tenant's allocations waits: new requests have their
+/// turn beside it.
+pub const REVIEWS_OPEN_MAX: usize = 64;
+
 /// How long a verdict may take; below the client's first retransmission at 500 ms (RFC 8489, 6.2.1).
 pub const VERDICT_DEADLINE: Duration = Duration::from_millis(400);
 
@@ -330,6 +334,108 @@ pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
 
 /// Longest drain that can be configured: the longest call that anybody plans for.
 pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a database of places, which is kept in memory: the largest that is sold is a third of it.
+pub const GEO_DATABASE_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of a plugin's component: one in Python, which brings its interpreter along, has 18 MB.
+pub const PLUGIN_BYTES_MAX: usize = 64 << 20;
+
+/// Plugins of one configuration.
+pub const PLUGINS_MAX: usize = 64;
+
+/// Plugins bound to one tenant: each is asked one after the other within one deadline.
+pub const PLUGINS_PER_TENANT_MAX: usize = 8;
+
+/// Bytes of one instance's memories together, unless configured otherwise: an interpreter of JavaScript needs some
+/// MiB, one of Python 20.
+pub const PLUGIN_MEMORY_BYTES_DEFAULT: usize = 32 << 20;
+
+/// What may be configured of them at the most; what all threads' instances can hold is a multiple of it.
+pub const PLUGIN_MEMORY_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of stack of a plugin's code: recursion ends in a trap long before that of its thread.
+pub const PLUGIN_STACK_BYTES_MAX: usize = 512 << 10;
+
+/// Elements of one table: what the largest interpreter has as functions.
+pub const PLUGIN_TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// Core instances, memories and tables of one component: a component of several modules (Python's) has dozens.
+pub const PLUGIN_PARTS_MAX: u32 = 64;
+
+/// Bytes that one call may hand to the host, answers and log lines together: strings of a list may all be the same
+/// bytes of a plugin's memory, and are copies here.
+pub const PLUGIN_ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a plugin's settings as JSON.
+pub const PLUGIN_SETTINGS_BYTES_MAX: usize = 64 << 10;
+
+/// Problems of settings that are shown: a screen.
+pub const PLUGIN_PROBLEMS_MAX: usize = 20;
+
+/// Counters of one plugin: families of metrics.
+pub const PLUGIN_COUNTERS_MAX: usize = 16;
+
+/// Labels of one plugin's counter, the tenant's aside.
+pub const PLUGIN_LABELS_MAX: usize = 4;
+
+/// Sets of label values of one plugin's counter and tenant; the others count as "other".
+pub const PLUGIN_SERIES_MAX: usize = 64;
+
+/// Bytes of a word that a plugin chooses (a label's value, a counter's or its own name).
+pub const PLUGIN_WORD_BYTES_MAX: usize = 64;
+
+/// Bytes of one of a plugin's log lines.
+pub const PLUGIN_LINE_BYTES_MAX: usize = 512;
+
+/// Log lines per second of one plugin, and as many at once: a flood leaves the log readable.
+pub const PLUGIN_LINES_PER_SECOND: u32 = 10;
+
+/// Pseudonyms per second of one plugin and tenant: to try all of IPv4 takes a year and more.
+pub const PLUGIN_PSEUDONYMS_PER_SECOND: u32 = 100;
+
+/// Questions that wait for a plugin unless configured otherwise: beyond these the answer would be late anyway.
+pub const POLICY_QUEUE_DEFAULT: usize = 1024;
+
+/// How long a question's policies may take together, waiting included, unless configured otherwise: what is left of
+/// [`VERDICT_DEADLINE`] is for the way there and back.
+pub const POLICY_DEADLINE_DEFAULT: Duration = Duration::from_millis(300);
+
+/// What may be configured of it at the most.
+pub const POLICY_DEADLINE_MAX: Duration = Duration::from_millis(350);
+
+/// Threads that ask plugins: each question is some ten microseconds of work.
+pub const POLICY_THREADS_MAX: usize = 4;
+
+/// How long a plugin that missed its deadline is not asked: it would take every thread, one question after the other.
+pub const PLUGIN_REST: Duration = Duration::from_secs(1);
+
+/// Places in one list of a fence, and fences of one plan.
+pub const FENCE_PLACES_MAX: usize = 512;
+
+/// Entries of one plugin's store for one tenant.
+pub const KV_ENTRIES_MAX: usize = 10_000;
+
+/// Bytes of a key in it.
+pub const KV_KEY_BYTES_MAX: usize = 256;
+
+/// Bytes of a value.
+pub const KV_VALUE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of all its keys and values together.
+pub const KV_BYTES_MAX: usize = 4 << 20;
+
+/// People that one entry may be about.
+pub const KV_SUBJECTS_MAX: usize = 16;
+
+/// Longest life of an entry: nothing in a store lasts for ever.
+pub const KV_LIFETIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Recorded cases that are run when a plugin is loaded.
+pub const PLUGIN_CASES_MAX: usize = 1000;
+
+/// Bytes of one of them.
+pub const PLUGIN_CASE_BYTES_MAX: u64 = 256 << 10;
 
 /// Messages that wait for a service manager: it takes them at once, and one that does not is not waited for.
 pub const NOTIFICATIONS_MAX: usize = 64;

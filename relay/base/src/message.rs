@@ -57,6 +57,8 @@ pub struct LentPort {
 pub enum Order {
     /// End an allocation now; its next packet is dropped.
     End(AllocationId),
+    /// What decides for this tenant has changed: all that lives is asked for again, and what is not allowed again ends.
+    Review(TenantId),
     /// Drain: no new allocations from now on; those that there are go on.
     Drain(Alternates),
     /// Stop: free every allocation, close every socket, leave the loop.

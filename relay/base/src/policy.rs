@@ -81,6 +81,8 @@ pub struct Grant {
     pub lifetime_max: Option<Duration>,
     /// Bits per second, both directions together.
     pub bits_per_second: Option<u64>,
+    /// Permissions of the allocation at once.
+    pub permissions_max: Option<u32>,
 }
 
 /// The reason of a no, which is a STUN error code on the wire.

@@ -247,6 +247,7 @@ fn decide(rng: &mut Rng, decisions: &Decisions) -> Option<(Option<u64>, Verdict)
         valid_for: rng.chance(decisions.limited_time).then(|| seconds(rng, 400)),
         lifetime_max: rng.chance(decisions.limited_lifetime).then(|| seconds(rng, 1000)),
         bits_per_second: rng.chance(decisions.limited_rate).then(|| rng.between(1_000, 100_000)),
+        ..Grant::default()
     };
     Some((delay, Verdict::Allow(grant)))
 }

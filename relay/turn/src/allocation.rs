@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_base::event::EndReason;
 use sluice_base::message::{AllocationView, Traffic};
+use sluice_base::policy::Grant;
 use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SessionId, SocketId, TransportAddress, WorkerId};
 
 use crate::auth::Identity;
@@ -33,6 +34,8 @@ pub(crate) struct Allocation {
     /// Until when its lifetime lasts.
     pub(crate) until: Mono,
     pub(crate) grant: Granted,
+    /// Permissions at once that a policy has granted.
+    pub(crate) permissions_granted: Option<u32>,
     /// When its next timer fires; later ones that are left over say nothing.
     pub(crate) due_at: Mono,
     /// Peers with a permission.
@@ -82,6 +85,17 @@ pub(crate) struct Permission {
 }
 
 impl Allocation {
+    /// A policy has said yes again; `granted` is what that means from now on.
+    pub(crate) fn take_over(&mut self, grant: &Grant, granted: Granted) {
+        self.grant = granted;
+        if let Some(bits) = grant.bits_per_second {
+            self.claim.limit_bits(bits);
+        }
+        if grant.permissions_max.is_some() {
+            self.permissions_granted = grant.permissions_max;
+        }
+    }
+
     /// Until when anything may pass.
     pub(crate) fn live_until(&self) -> Mono {
         self.until.min(self.grant.until)

@@ -483,7 +483,8 @@ fn verdict_of(reader: &mut Reader<'_>) -> Verdict {
             let valid_for = seconds(choice & 8 != 0, reader).map(Duration::from_millis);
             let lifetime_max = seconds(choice & 16 != 0, reader).map(Duration::from_secs);
             let bits_per_second = seconds(choice & 32 != 0, reader);
-            Verdict::Allow(Grant { valid_for, lifetime_max, bits_per_second })
+            let permissions_max = seconds(choice & 64 != 0, reader).map(|seconds| seconds as u32);
+            Verdict::Allow(Grant { valid_for, lifetime_max, bits_per_second, permissions_max })
         }
     }
 }

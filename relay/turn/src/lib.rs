@@ -31,6 +31,7 @@ mod quality;
 mod quota;
 mod relay;
 mod reply;
+mod review;
 mod route;
 mod server;
 mod settings;

@@ -309,6 +309,7 @@ impl<R: RngCore> Server<R> {
             due_at: Mono::NEVER,
             permitted: Vec::new(),
             routes: Vec::new(),
+            permissions_granted: grant.permissions_max,
             permissions_made: 0,
             channels_made: 0,
         });

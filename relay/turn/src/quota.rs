@@ -160,6 +160,14 @@ impl Ledger {
         Some(claim)
     }
 
+    /// Allocations that a user and a tenant hold now, those in the making included.
+    pub fn allocations(&self, tenant: TenantId, user: &Pii<Arc<[u8]>>) -> (u32, u32) {
+        let books = self.books();
+        let count = |account: &Arc<Account>| account.allocations.load(Ordering::Relaxed);
+        let of_user = books.users.get(&(tenant, user.clone())).map_or(0, count);
+        (of_user, books.tenants.get(usize::from(tenant.0)).map_or(0, |book| count(&book.account)))
+    }
+
     /// What is claimed now, by all users together.
     pub fn usage(&self) -> Usage {
         let users = self.books().users.len();

@@ -38,6 +38,7 @@ use crate::options::{ServerOptions, Shared};
 use crate::ports::PortPool;
 use crate::quality::{PORTION_INTERVAL, Quality};
 use crate::reply::{self, Reply, ReturnPath};
+use crate::review::Why;
 use crate::route::{Route, Routes};
 use crate::settings::Settings;
 
@@ -114,7 +115,7 @@ pub struct Server<R> {
     pub(crate) reservations: HashMap<ReservationToken, LentPort, FixedState>,
     pub(crate) openings: HashMap<OpenTicket, Opening, FixedState>,
     pub(crate) tickets: u64,
-    asked: HashMap<QuestionId, Asked, FixedState>,
+    pub(crate) asked: HashMap<QuestionId, Asked, FixedState>,
     open_requests: HashMap<(Client, TransactionId), (), FixedState>,
     open_of_client: HashMap<Client, u8, FixedState>,
     questions: u64,
@@ -171,10 +172,10 @@ pub(crate) enum Operation {
 }
 
 /// An open question.
-enum Asked {
+pub(crate) enum Asked {
     /// Of a request, about the allocation that there was.
     Request(Request, Operation, Option<AllocationId>),
-    Review(AllocationId, Option<Pii<IpAddr>>),
+    Review(AllocationId, Option<Pii<IpAddr>>, Why),
 }
 
 impl<R: RngCore> Server<R> {
@@ -265,7 +266,7 @@ impl<R: RngCore> Server<R> {
                 Verdict::Allow(grant) => self.granted(now, request, operation, about, grant),
                 Verdict::Deny(denial) => self.refuse(now, &request, denial_code(denial)),
             },
-            Some(Asked::Review(id, peer)) => self.reviewed(now, id, peer, verdict),
+            Some(Asked::Review(id, peer, _)) => self.reviewed(now, id, peer, verdict),
             None => {}
         }
     }
@@ -659,12 +660,12 @@ impl<R: RngCore> Server<R> {
         SessionId(session)
     }
 
-    fn next_question(&mut self) -> QuestionId {
+    pub(crate) fn next_question(&mut self) -> QuestionId {
         self.questions += 1;
         QuestionId(self.questions)
     }
 
-    fn put(&mut self, now: Now, question: Question, asked: Asked) {
+    pub(crate) fn put(&mut self, now: Now, question: Question, asked: Asked) {
         self.counters.add(Counter::single(Single::QuestionsAsked), 1);
         self.wheel.add(now.mono.after(self.options.verdict_deadline), Timer::Question(question.id));
         self.asked.insert(question.id, asked);
@@ -702,8 +703,12 @@ impl<R: RngCore> Server<R> {
         }
         match asked {
             Some(Asked::Request(request, ..)) => self.refuse(now, &request, Code::InsufficientCapacity),
+            // What a policy that has changed does not allow again is over.
+            Some(Asked::Review(id, peer, Why::Changed)) => {
+                self.reviewed(now, id, peer, Verdict::Deny(Denial::TryLater));
+            }
             // Without a verdict the old grant stands until it ends.
-            Some(Asked::Review(..)) | None => {}
+            Some(Asked::Review(_, _, Why::Ending)) | None => {}
         }
     }
 
@@ -737,10 +742,7 @@ impl<R: RngCore> Server<R> {
         let granted = self.granted_by(now.mono, &grant);
         let allocation = self.at_mut(slot);
         allocation.until = now.mono.after(lifetime);
-        allocation.grant = granted;
-        if let Some(bits) = grant.bits_per_second {
-            allocation.claim.limit_bits(bits);
-        }
+        allocation.take_over(&grant, granted);
         self.watch_allocation(now.mono, slot);
         self.update_routes(slot);
         self.answer(now, request, Code::Ok, |builder| {
@@ -765,8 +767,9 @@ impl<R: RngCore> Server<R> {
         new.retain(|peer| !self.permissions.contains_key(&(slot, *peer)));
         new.sort_unstable();
         new.dedup();
-        let most = self.options.permissions_per_allocation as usize;
+        let configured = self.options.permissions_per_allocation;
         let allocation = self.at_mut(slot);
+        let most = allocation.permissions_granted.map_or(configured, |granted| granted.min(configured)) as usize;
         if allocation.permitted.len() + new.len() > most {
             return Err(Code::InsufficientCapacity);
         }
@@ -873,44 +876,6 @@ impl<R: RngCore> Server<R> {
         }
     }
 
-    /// A review's verdict.
-    fn reviewed(&mut self, now: Now, id: AllocationId, peer: Option<Pii<IpAddr>>, verdict: Verdict) {
-        let Some(slot) = self.slot_of(id) else {
-            return;
-        };
-        match (verdict, peer) {
-            // A yes that comes after the end brings nothing back, though the timer has not come round yet.
-            (_, None) if now.mono >= self.at(slot).live_until() => {
-                return self.end(now, id, self.at(slot).lapse());
-            }
-            (_, Some(peer)) if self.permissions.get(&(slot, peer)).is_some_and(|p| now.mono >= p.live_until()) => {
-                self.end_permission(now, slot, peer);
-            }
-            (Verdict::Allow(grant), None) => {
-                let granted = self.granted_by(now.mono, &grant);
-                let allocation = self.at_mut(slot);
-                allocation.grant = granted;
-                if let Some(max) = grant.lifetime_max {
-                    allocation.until = allocation.until.min(now.mono.after(max));
-                }
-                if let Some(bits) = grant.bits_per_second {
-                    allocation.claim.limit_bits(bits);
-                }
-                self.watch_allocation(now.mono, slot);
-            }
-            (Verdict::Allow(grant), Some(peer)) => {
-                let granted = self.granted_by(now.mono, &grant);
-                if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
-                    permission.grant = granted;
-                    self.watch_permission(now.mono, slot, peer);
-                }
-            }
-            (Verdict::Deny(_), None) => return self.end(now, id, EndReason::Policy),
-            (Verdict::Deny(_), Some(peer)) => self.end_permission(now, slot, peer),
-        }
-        self.update_routes(slot);
-    }
-
     fn allocation_due(&mut self, now: Now, id: AllocationId) {
         let Some(slot) = self.slot_of(id) else {
             return;
@@ -926,7 +891,7 @@ impl<R: RngCore> Server<R> {
         }
         if allocation.grant.is_due(now.mono) {
             allocation.grant.reviewing = true;
-            self.review(now, slot, None);
+            self.review(now, slot, None, Why::Ending);
         }
         self.watch_allocation(now.mono, slot);
     }
@@ -938,7 +903,7 @@ impl<R: RngCore> Server<R> {
     }
 
     /// Sets an allocation's timer, unless one fires early enough: however often it is refreshed, few wait.
-    fn watch_allocation(&mut self, now: Mono, slot: u32) {
+    pub(crate) fn watch_allocation(&mut self, now: Mono, slot: u32) {
         let next = self.within_a_turn(now, self.at(slot).next());
         let allocation = self.at_mut(slot);
         let id = allocation.id;
@@ -964,13 +929,13 @@ impl<R: RngCore> Server<R> {
         }
         if permission.grant.is_due(now.mono) {
             permission.grant.reviewing = true;
-            self.review(now, slot, Some(peer));
+            self.review(now, slot, Some(peer), Why::Ending);
         }
         self.watch_permission(now.mono, slot, peer);
     }
 
     /// Sets a permission's timer, unless one fires early enough.
-    fn watch_permission(&mut self, now: Mono, slot: u32, peer: Pii<IpAddr>) {
+    pub(crate) fn watch_permission(&mut self, now: Mono, slot: u32, peer: Pii<IpAddr>) {
         let id = self.at(slot).id;
         let latest = self.within_a_turn(now, Mono::NEVER);
         if let Some(permission) = self.permissions.get_mut(&(slot, peer)) {
@@ -1014,29 +979,6 @@ impl<R: RngCore> Server<R> {
             self.streams_timed = true;
             self.wheel.add(now.mono.after(PORTION_INTERVAL), Timer::Streams);
         }
-    }
-
-    /// Asks again before a grant runs out.
-    fn review(&mut self, now: Now, slot: u32, peer: Option<Pii<IpAddr>>) {
-        if self.asked.len() >= QUESTIONS_PER_WORKER_MAX {
-            return self.counters.drop(DropReason::QuestionsFull);
-        }
-        let id = self.next_question();
-        let allocation = self.at(slot);
-        let peers = peer.iter().map(|peer| self.guard.endpoint(peer.with_port(0))).collect();
-        let question = Question {
-            id,
-            hook: Hook::Review,
-            tenant: allocation.identity.tenant,
-            user: allocation.identity.user.clone(),
-            client: self.guard.endpoint(allocation.client.address),
-            peers,
-            session: allocation.session,
-            allocation: Some(allocation.id),
-            lifetime: None,
-        };
-        let asked = Asked::Review(allocation.id, peer);
-        self.put(now, question, asked);
     }
 
     /// Refresh with a lifetime of zero (RFC 8656, 8.2).
@@ -1215,7 +1157,7 @@ impl<R: RngCore> Server<R> {
         slot
     }
 
-    fn slot_of(&self, id: AllocationId) -> Option<u32> {
+    pub(crate) fn slot_of(&self, id: AllocationId) -> Option<u32> {
         let slot = id_slot(id);
         let allocation = self.allocations.get(slot as usize)?.as_ref()?;
         (allocation.id == id).then_some(slot)

@@ -14,7 +14,8 @@ use sluice_wire::stun::Method;
 
 const CLIENT: &str = "203.0.113.7:40000";
 const CLIENT_2: &str = "203.0.113.8:40000";
-const YES: Verdict = Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None });
+const YES: Verdict =
+    Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None, permissions_max: None });
 const PEERS: [&str; 2] = ["198.51.100.9:6000", "[2001:db8:9::9]:6000"];
 
 /// Lets the packet come a thousand times, and counts what is allocated meanwhile.

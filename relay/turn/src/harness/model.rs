@@ -329,6 +329,20 @@ impl Relay {
         self.take_sent()
     }
 
+    /// All that lives of a tenant is reviewed, as a worker does it; whether it got to the end.
+    pub fn review(&mut self, tenant: TenantId) -> bool {
+        let mut from = 0;
+        while let Some(next) = self.server.review_tenant(self.now, tenant, from) {
+            self.run();
+            if next == from {
+                return false;
+            }
+            from = next;
+        }
+        self.run();
+        true
+    }
+
     /// Other bans come into force.
     pub fn ban(&mut self, bans: Bans) -> Vec<Sent> {
         self.server.ban(self.now, Arc::new(bans));

@@ -13,7 +13,8 @@ use sluice_wire::stun::Method;
 
 use crate::{CLIENT, CLIENT_2, at, millis, peer, seconds};
 
-const YES: Verdict = Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None });
+const YES: Verdict =
+    Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None, permissions_max: None });
 
 /// A function that gathers the events of one kind.
 macro_rules! gather {

@@ -13,7 +13,8 @@ use sluice_wire::stun::{Method, attribute};
 
 use crate::{CLIENT, millis, peer, seconds};
 
-const YES: Verdict = Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None });
+const YES: Verdict =
+    Verdict::Allow(Grant { valid_for: None, lifetime_max: None, bits_per_second: None, permissions_max: None });
 
 /// A relay whose questions of one kind stay open; the rest is allowed.
 fn silent_about(hook: Hook) -> Relay {

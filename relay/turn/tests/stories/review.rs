@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Verdict};
 use sluice_base::stats::Single;
 use sluice_turn::harness::model::{Client, Relay, channel_data};
 
 use crate::{CLIENT, CLIENT_2, NANOSECOND, peer, seconds};
 
+const TENANT: TenantId = TenantId(0);
 const NO: Verdict = Verdict::Deny(Denial::Forbidden);
 
 fn yes_for(time: u64) -> Verdict {
@@ -155,7 +157,7 @@ fn a_late_yes_to_a_review_is_too_late() {
 #[test]
 fn a_review_may_lower_lifetime_and_rate() {
     let (mut relay, answer) = granting(Hook::Allocate, None);
-    let grant = Grant { lifetime_max: Some(seconds(30)), bits_per_second: Some(8_000), valid_for: None };
+    let grant = Grant { lifetime_max: Some(seconds(30)), bits_per_second: Some(8_000), ..Grant::default() };
     answer.set(Some(Verdict::Allow(grant)));
     let mut client = Client::new(CLIENT);
     let relayed = client.allocated(&mut relay);
@@ -203,4 +205,68 @@ fn a_refused_refresh_leaves_the_allocation_to_its_end() {
     assert!(relay.socket_at(relayed).is_some());
     relay.pass(seconds(601));
     assert_eq!(relay.socket_at(relayed), None);
+}
+
+#[test]
+fn when_a_tenants_policies_change_what_is_not_allowed_again_ends_with_the_next_packet() {
+    let (mut relay, answer) = granting(Hook::Refresh, Some(yes()));
+    let mut client = Client::new(CLIENT);
+    let relayed = client.allocated(&mut relay);
+    client.bind(&mut relay, 0x4000, peer());
+    assert!(relay.review(TENANT));
+    assert_eq!(reviews(&relay), 2, "the allocation and its permission");
+    assert_eq!(client.say_on(&mut relay, 0x4000, b"x").len(), 1);
+    answer.set(Some(NO));
+    assert!(relay.review(TenantId(1)), "another tenant's");
+    assert_eq!(client.say_on(&mut relay, 0x4000, b"x").len(), 1);
+    assert!(relay.review(TENANT));
+    assert!(client.say_on(&mut relay, 0x4000, b"x").is_empty());
+    assert_eq!(relay.socket_at(relayed), None);
+}
+
+#[test]
+fn a_changed_policy_may_end_one_permission_alone() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT);
+    let relayed = client.allocated(&mut relay);
+    client.bind(&mut relay, 0x4000, peer());
+    relay.decide = Box::new(|question| Some(if question.peers.is_empty() { yes() } else { NO }));
+    assert!(relay.review(TENANT));
+    assert!(client.say_on(&mut relay, 0x4000, b"x").is_empty());
+    assert!(relay.socket_at(relayed).is_some());
+}
+
+#[test]
+fn a_changed_policy_that_says_nothing_in_time_has_said_no() {
+    let (mut relay, answer) = granting(Hook::Refresh, None);
+    let mut client = Client::new(CLIENT);
+    let relayed = client.allocated(&mut relay);
+    answer.set(None);
+    assert!(relay.review(TENANT));
+    assert!(relay.socket_at(relayed).is_some());
+    relay.pass(seconds(1));
+    assert_eq!(relay.socket_at(relayed), None);
+}
+
+#[test]
+fn a_review_of_many_waits_while_enough_questions_are_open() {
+    let (mut relay, _) = granting(Hook::Refresh, None);
+    for port in 0..100 {
+        Client::new(&format!("203.0.113.9:{}", 40_000 + port)).allocated(&mut relay);
+    }
+    assert!(!relay.review(TENANT));
+    assert!(reviews(&relay) < 100, "{}", reviews(&relay));
+    relay.pass(seconds(1));
+    assert!(relay.review(TENANT), "those without an answer are gone");
+}
+
+#[test]
+fn a_grant_bounds_permissions() {
+    let mut relay = Relay::new();
+    relay.decide = Box::new(|_| Some(Verdict::Allow(Grant { permissions_max: Some(1), ..Grant::default() })));
+    let mut client = Client::new(CLIENT);
+    client.allocated(&mut relay);
+    assert_eq!(client.permit(&mut relay, &[peer()]).code(), 200);
+    assert_eq!(client.permit(&mut relay, &["198.51.100.77:1".parse().unwrap()]).code(), 508);
+    assert_eq!(client.permit(&mut relay, &[peer()]).code(), 200, "one that is there is renewed");
 }
