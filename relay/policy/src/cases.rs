@@ -1,0 +1,206 @@
+//! Recorded cases: a question as JSON, and what its answer must hold.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sluice_base::limits::{PLUGIN_CASE_BYTES_MAX, PLUGIN_CASES_MAX};
+use wasmtime::Store;
+use wasmtime::component::{Instance, Val};
+
+use crate::failure::Failure;
+use crate::guest::{Context, State};
+use crate::hook::{PACKAGE, VERSION};
+use crate::json::{difference, from_val, to_val};
+use crate::plugin::Guest;
+
+/// One case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its file's name, and its number in it.
+    pub name: String,
+    written: Written,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// What it shows.
+    #[serde(default)]
+    description: String,
+    /// Interface and function.
+    hook: String,
+    #[serde(default = "empty")]
+    settings: Value,
+    #[serde(default)]
+    arguments: Map<String, Value>,
+    #[serde(default)]
+    expect: Option<Value>,
+    /// In place of an answer: the failure that there has to be.
+    #[serde(default)]
+    fails: Option<String>,
+}
+
+fn empty() -> Value {
+    Value::Object(Map::new())
+}
+
+/// What came of a case.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// The answer, or why there is none.
+    pub answer: Result<Value, (Failure, String)>,
+    /// How long it took, the making of the instance included.
+    pub took: Duration,
+    /// Bytes of the instance's memory.
+    pub memory_bytes: usize,
+}
+
+impl Case {
+    /// Reads every `.json` file of a folder, each a case or a list of them, in the order of their names.
+    ///
+    /// # Errors
+    /// In words, with the file.
+    pub fn read(folder: &Path) -> Result<Vec<Case>, String> {
+        let failed = |error: std::io::Error| format!("{} cannot be read: {error}", folder.display());
+        let entries = std::fs::read_dir(folder).map_err(failed)?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        let mut cases = Vec::new();
+        for file in files {
+            cases.extend(Self::read_file(&file)?);
+            if cases.len() > PLUGIN_CASES_MAX {
+                return Err(format!("{} has more than {PLUGIN_CASES_MAX} cases", folder.display()));
+            }
+        }
+        Ok(cases)
+    }
+
+    fn read_file(file: &Path) -> Result<Vec<Case>, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let length = std::fs::metadata(file).map_err(|error| failed(&error))?.len();
+        if length > PLUGIN_CASE_BYTES_MAX {
+            return Err(failed(&format!("{length} bytes, of which {PLUGIN_CASE_BYTES_MAX} are possible")));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        Self::parse(&name, &text).map_err(|error| failed(&error))
+    }
+
+    /// A case, or a list of them.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Vec<Case>, String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let (all, one) = match value {
+            Value::Array(all) => (all, false),
+            one => (vec![one], true),
+        };
+        let case = |(i, value): (usize, Value)| {
+            let written = serde_json::from_value(value).map_err(|error| error.to_string())?;
+            let name = if one { name.to_owned() } else { format!("{name}#{i}") };
+            Ok(Case { name, written })
+        };
+        all.into_iter().enumerate().map(case).collect()
+    }
+
+    /// The function that it calls.
+    pub fn hook(&self) -> &str {
+        &self.written.hook
+    }
+
+    /// What it shows, for people; may be empty.
+    pub fn description(&self) -> &str {
+        &self.written.description
+    }
+
+    pub(crate) fn settings(&self) -> String {
+        self.written.settings.to_string()
+    }
+
+    /// Compares what came of it with what is expected.
+    ///
+    /// # Errors
+    /// Where it differs.
+    pub fn compare(&self, ran: &Ran) -> Result<(), String> {
+        match (&ran.answer, &self.written.fails, &self.written.expect) {
+            (Err((failure, _)), Some(fails), _) if failure.name() == fails => Ok(()),
+            (Err((failure, error)), ..) => Err(format!("it failed ({failure}): {error}")),
+            (Ok(answer), Some(fails), _) => Err(format!("expected a failure ({fails}), found {answer}")),
+            (Ok(answer), None, Some(expect)) => difference(expect, answer, "").map_or(Ok(()), Err),
+            (Ok(_), None, None) => Err("it says neither `expect` nor `fails`".to_owned()),
+        }
+    }
+
+    /// Asks; what is wrong with the case itself is an error.
+    pub(crate) fn run(&self, guest: &Guest, context: &Arc<Context>, deadline: Instant) -> Result<Ran, String> {
+        let began = Instant::now();
+        let mut mistake = None;
+        let called = guest.enter(context, deadline, false, |store, instance| {
+            let answer = self.call(store, instance)?;
+            Ok(answer.unwrap_or_else(|error| {
+                mistake = Some(error);
+                Value::Null
+            }))
+        });
+        if let Some(mistake) = mistake {
+            return Err(mistake);
+        }
+        let took = began.elapsed();
+        let (answer, memory_bytes) = match called {
+            Ok((answer, used)) => (Ok(answer), used.memory_bytes),
+            Err(failure) => (Err(failure), 0),
+        };
+        Ok(Ran { answer, took, memory_bytes })
+    }
+
+    /// The answer as JSON; within it, that the case itself is wrong.
+    fn call(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Result<Value, String>> {
+        let Some((interface, function)) = self.written.hook.split_once('.') else {
+            return Ok(Err(format!("{:?} is no hook: say INTERFACE.FUNCTION", self.written.hook)));
+        };
+        let name = format!("{PACKAGE}{interface}@{VERSION}");
+        let found = instance.get_export_index(&mut *store, None, &name);
+        let found = found.and_then(|index| instance.get_export_index(&mut *store, Some(&index), function));
+        let Some(function) = found.and_then(|index| instance.get_func(&mut *store, index)) else {
+            return Ok(Err(format!("it does not export {}", self.written.hook)));
+        };
+        let ty = function.ty(&*store);
+        let params: Vec<_> = ty.params().map(|(name, ty)| (name.to_owned(), ty)).collect();
+        let arguments = match self.arguments(&params) {
+            Ok(arguments) => arguments,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut results = vec![Val::Bool(false); ty.results().len()];
+        function.call(&mut *store, &arguments, &mut results)?;
+        Ok(Ok(results.first().map_or(Value::Null, from_val)))
+    }
+
+    fn arguments(&self, params: &[(String, wasmtime::component::types::Type)]) -> Result<Vec<Val>, String> {
+        if let Some(unknown) = self.written.arguments.keys().find(|key| params.iter().all(|(name, _)| name != *key)) {
+            let known: Vec<_> = params.iter().map(|(name, _)| name).collect();
+            return Err(format!("{unknown:?} is no argument of {}; there are {known:?}", self.written.hook));
+        }
+        let missing = |name: &str| match name {
+            "ctx" => json!({"tenant": "test", "request-id": "test", "occasion": "initial"}),
+            "document" => Value::from(self.settings()),
+            "peers" | "nodes" | "schemas" | "records" | "kinds" | "tracks" => json!([]),
+            "subject" => json!("subject"),
+            _ => json!({}),
+        };
+        let argument = |(name, ty): &(String, wasmtime::component::types::Type)| {
+            let value = self.written.arguments.get(name).cloned().unwrap_or_else(|| missing(name));
+            to_val(&value, ty).map_err(|error| format!("{name}: {error}"))
+        };
+        params.iter().map(argument).collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! How the answers of several plugins become one.
+
+use std::time::Duration;
+
+use sluice_base::policy::{Denial, Grant, Verdict};
+
+use crate::bindings::exports::sluice::policy::admission::AllocationVerdict;
+use crate::bindings::sluice::policy::types;
+use crate::bindings::sluice::policy::types::DenyCode;
+use crate::failure::Failure;
+
+/// What one plugin says of one thing.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Opinion {
+    Allow(Grant),
+    Deny(DenyCode),
+    Abstain,
+}
+
+impl Opinion {
+    pub(crate) fn of_allocation(verdict: AllocationVerdict) -> Result<Self, Failure> {
+        let granted = match verdict {
+            AllocationVerdict::Allow(granted) => granted,
+            AllocationVerdict::Deny(denial) => return Ok(Opinion::Deny(denial.code)),
+            AllocationVerdict::Abstain => return Ok(Opinion::Abstain),
+        };
+        let grant = Grant {
+            lifetime_max: granted.max_lifetime.map(seconds),
+            permissions_max: granted.max_permissions.map(u32::from),
+            ..grant(&granted.grant)?
+        };
+        Ok(Opinion::Allow(grant))
+    }
+
+    pub(crate) fn of_peer(verdict: types::Verdict) -> Result<Self, Failure> {
+        match verdict {
+            types::Verdict::Allow(granted) => Ok(Opinion::Allow(grant(&granted)?)),
+            types::Verdict::Deny(denial) => Ok(Opinion::Deny(denial.code)),
+            types::Verdict::Abstain => Ok(Opinion::Abstain),
+        }
+    }
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(u64::from(seconds))
+}
+
+/// What the host can hold itself to. A duty that it does not know is a failure.
+fn grant(granted: &types::Grant) -> Result<Grant, Failure> {
+    if !granted.obligations.is_empty() {
+        return Err(Failure::Obligation);
+    }
+    Ok(Grant { valid_for: Some(seconds(granted.valid_for)), bits_per_second: granted.max_bitrate, ..Grant::default() })
+}
+
+/// One opinion of many on one thing: one deny denies; of those that allow the lowest numbers; else none.
+pub(crate) fn join(opinions: impl IntoIterator<Item = Opinion>) -> Opinion {
+    let mut joined = Opinion::Abstain;
+    for opinion in opinions {
+        joined = match (joined, opinion) {
+            (Opinion::Deny(code), _) | (_, Opinion::Deny(code)) => Opinion::Deny(code),
+            (Opinion::Allow(a), Opinion::Allow(b)) => Opinion::Allow(meet(a, b)),
+            (joined, Opinion::Abstain) => joined,
+            (Opinion::Abstain, opinion) => opinion,
+        };
+    }
+    joined
+}
+
+/// One verdict on a request about several things: all of them, or none. Nobody having an opinion is the tenant's
+/// default, which is no.
+pub(crate) fn verdict(opinions: impl IntoIterator<Item = Opinion>) -> Verdict {
+    let mut all: Option<Grant> = None;
+    for opinion in opinions {
+        match opinion {
+            Opinion::Allow(grant) => all = Some(all.map_or(grant, |all| meet(all, grant))),
+            Opinion::Deny(code) => return Verdict::Deny(denial(code)),
+            Opinion::Abstain => return Verdict::Deny(Denial::Forbidden),
+        }
+    }
+    all.map_or(Verdict::Deny(Denial::Forbidden), Verdict::Allow)
+}
+
+/// The lower of each number.
+pub fn meet(a: Grant, b: Grant) -> Grant {
+    fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+        a.into_iter().chain(b).min()
+    }
+    Grant {
+        valid_for: least(a.valid_for, b.valid_for),
+        lifetime_max: least(a.lifetime_max, b.lifetime_max),
+        bits_per_second: least(a.bits_per_second, b.bits_per_second),
+        permissions_max: least(a.permissions_max, b.permissions_max),
+    }
+}
+
+fn denial(code: DenyCode) -> Denial {
+    match code {
+        DenyCode::QuotaExceeded => Denial::Quota,
+        DenyCode::TryLater => Denial::TryLater,
+        // Who has proved who they are would only be asked to prove it again: 401 is 403 here.
+        _ => Denial::Forbidden,
+    }
+}
+
+/// A code's word in the log.
+pub(crate) fn word(code: DenyCode) -> &'static str {
+    match code {
+        DenyCode::Forbidden => "forbidden",
+        DenyCode::Unauthenticated => "unauthenticated",
+        DenyCode::QuotaExceeded => "quota-exceeded",
+        DenyCode::RegionNotAllowed => "region-not-allowed",
+        DenyCode::PeerNotAllowed => "peer-not-allowed",
+        DenyCode::ConsentMissing => "consent-missing",
+        DenyCode::RecordingNotAllowed => "recording-not-allowed",
+        DenyCode::TryLater => "try-later",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allow(bits: u64, valid_for: u64) -> Opinion {
+        let valid_for = Some(Duration::from_secs(valid_for));
+        Opinion::Allow(Grant { bits_per_second: Some(bits), valid_for, ..Grant::default() })
+    }
+
+    #[test]
+    fn one_deny_denies_in_whatever_order() {
+        let deny = Opinion::Deny(DenyCode::Forbidden);
+        for opinions in [[deny, allow(1, 1)], [allow(1, 1), deny], [Opinion::Abstain, deny]] {
+            assert_eq!(join(opinions), deny);
+        }
+    }
+
+    #[test]
+    fn of_those_that_allow_the_lowest_numbers_hold() {
+        assert_eq!(join([allow(5, 100), Opinion::Abstain, allow(9, 10)]), allow(5, 10));
+    }
+
+    #[test]
+    fn nobody_having_an_opinion_is_no() {
+        assert_eq!(verdict([join([Opinion::Abstain, Opinion::Abstain])]), Verdict::Deny(Denial::Forbidden));
+        assert_eq!(verdict([]), Verdict::Deny(Denial::Forbidden));
+        assert_eq!(verdict([allow(1, 1), Opinion::Abstain]), Verdict::Deny(Denial::Forbidden));
+    }
+
+    #[test]
+    fn a_code_is_that_of_the_wire() {
+        assert_eq!(verdict([Opinion::Deny(DenyCode::QuotaExceeded)]), Verdict::Deny(Denial::Quota));
+        assert_eq!(verdict([Opinion::Deny(DenyCode::TryLater)]), Verdict::Deny(Denial::TryLater));
+        assert_eq!(verdict([Opinion::Deny(DenyCode::RegionNotAllowed)]), Verdict::Deny(Denial::Forbidden));
+    }
+
+    #[test]
+    fn a_duty_that_the_host_does_not_know_is_a_failure() {
+        let value = types::AttributeValue::Boolean(true);
+        let obligations = vec![types::Attribute { key: "shred".to_owned(), value }];
+        let granted = types::Grant { valid_for: 60, max_bitrate: None, audit_tags: vec![], obligations };
+        assert_eq!(Opinion::of_peer(types::Verdict::Allow(granted)), Err(Failure::Obligation));
+    }
+}

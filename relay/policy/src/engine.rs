@@ -1,0 +1,191 @@
+//! Which of wasmtime's engines runs the plugins, and the clock that interrupts them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, Thread};
+use std::time::{Duration, Instant};
+
+use sluice_base::limits::{PLUGIN_PARTS_MAX, PLUGIN_STACK_BYTES_MAX, PLUGIN_TABLE_ELEMENTS_MAX};
+use wasmtime::{Config, Engine, Instance, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store};
+
+/// What an operator may say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EngineChoice {
+    /// Native code where memory may be made executable, else the interpreter.
+    #[default]
+    Auto,
+    /// Native code or nothing.
+    Cranelift,
+    /// The interpreter.
+    Pulley,
+}
+
+impl EngineChoice {
+    /// Every choice with its name.
+    pub const NAMED: &'static [(&'static str, EngineChoice)] =
+        &[("auto", EngineChoice::Auto), ("cranelift", EngineChoice::Cranelift), ("pulley", EngineChoice::Pulley)];
+}
+
+/// What runs the plugins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EngineKind {
+    /// Native code.
+    Cranelift,
+    /// wasmtime's portable interpreter: no memory has to be executable.
+    Pulley,
+}
+
+impl EngineKind {
+    /// Its name in the configuration and in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineKind::Cranelift => "cranelift",
+            EngineKind::Pulley => "pulley",
+        }
+    }
+}
+
+/// A running engine.
+pub(crate) struct Running {
+    pub(crate) engine: Engine,
+    pub(crate) kind: EngineKind,
+    /// Why it is that one.
+    pub(crate) reason: String,
+    pub(crate) ticker: Ticker,
+}
+
+/// How much of everything there may be at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Pool {
+    pub(crate) memory_bytes: usize,
+    /// Instances at the same time.
+    pub(crate) instances: u32,
+}
+
+impl Running {
+    /// Starts the engine of a choice.
+    pub(crate) fn start(choice: EngineChoice, pool: Pool) -> Result<Self, String> {
+        let (kind, reason) = match choice {
+            EngineChoice::Pulley => (EngineKind::Pulley, "it is configured".to_owned()),
+            EngineChoice::Cranelift => match probe(pool) {
+                Ok(()) => (EngineKind::Cranelift, "it is configured".to_owned()),
+                Err(error) => return Err(no_native_code(&error)),
+            },
+            EngineChoice::Auto => match probe(pool) {
+                Ok(()) => (EngineKind::Cranelift, "memory may be made executable".to_owned()),
+                Err(_) => (EngineKind::Pulley, "memory may not be made executable here".to_owned()),
+            },
+        };
+        let engine = engine(kind, pool).map_err(|error| format!("no engine for plugins: {error:#}"))?;
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Running { engine, kind, reason, ticker })
+    }
+}
+
+fn no_native_code(error: &wasmtime::Error) -> String {
+    format!(
+        "policy.engine = \"cranelift\" needs memory that may be made executable ({error:#}): remove \
+         MemoryDenyWriteExecute from the unit, or say \"auto\" or \"pulley\""
+    )
+}
+
+/// Whether native code can be run: by running some.
+fn probe(pool: Pool) -> wasmtime::Result<()> {
+    let engine = engine(EngineKind::Cranelift, Pool { instances: 1, ..pool })?;
+    // (module (func (export "f")))
+    const NOTHING: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a\x04\x01\x02\0\x0b";
+    let module = Module::new(&engine, NOTHING)?;
+    let mut store = Store::new(&engine, ());
+    store.set_epoch_deadline(1);
+    let instance = Instance::new(&mut store, &module, &[])?;
+    instance.get_typed_func::<(), ()>(&mut store, "f")?.call(&mut store, ())
+}
+
+fn engine(kind: EngineKind, pool: Pool) -> wasmtime::Result<Engine> {
+    let mut config = Config::new();
+    if kind == EngineKind::Pulley {
+        config.target("pulley64")?;
+    }
+    config.wasm_component_model(true).epoch_interruption(true).max_wasm_stack(PLUGIN_STACK_BYTES_MAX);
+    // Not more of the address space than an instance may use: its accesses are compared, not guarded.
+    config.memory_reservation(pool.memory_bytes as u64).memory_guard_size(0).memory_may_move(false);
+    config.memory_reservation_for_growth(0);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(pool)));
+    Engine::new(&config)
+}
+
+fn pooling(pool: Pool) -> PoolingAllocationConfig {
+    let mut pooling = PoolingAllocationConfig::new();
+    let parts = pool.instances * PLUGIN_PARTS_MAX;
+    pooling
+        .total_component_instances(pool.instances)
+        .total_core_instances(parts)
+        .total_memories(pool.instances * 4)
+        .total_tables(parts)
+        .max_core_instances_per_component(PLUGIN_PARTS_MAX)
+        .max_memories_per_component(4)
+        .max_tables_per_component(PLUGIN_PARTS_MAX)
+        .table_elements(PLUGIN_TABLE_ELEMENTS_MAX)
+        .max_memory_size(pool.memory_bytes)
+        // A slot whose last instance was of the same component is taken over with its pages mapped.
+        .max_unused_warm_slots(pool.instances)
+        .linear_memory_keep_resident(64 << 10);
+    pooling
+}
+
+/// Advances the engine's epoch once a millisecond while any guest runs, so that none runs for longer than it may.
+#[derive(Clone)]
+pub(crate) struct Ticker {
+    running: Arc<AtomicUsize>,
+    thread: Thread,
+}
+
+/// A guest runs.
+pub(crate) struct Ticking(Arc<AtomicUsize>);
+
+/// One epoch.
+const TICK: Duration = Duration::from_millis(1);
+
+impl Ticker {
+    fn start(engine: Engine) -> Result<Self, String> {
+        let running = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::downgrade(&running);
+        let weak = engine.weak();
+        drop(engine);
+        let tick = move || {
+            while let (Some(running), Some(engine)) = (seen.upgrade(), weak.upgrade()) {
+                // Whoever begins unparks: a guest that begins between the look and the park is not missed.
+                match running.load(Ordering::SeqCst) {
+                    0 => std::thread::park_timeout(Duration::from_secs(1)),
+                    _ => {
+                        std::thread::sleep(TICK);
+                        engine.increment_epoch();
+                    }
+                }
+            }
+        };
+        let thread = Builder::new().name("policy-clock".to_owned()).spawn(tick);
+        let thread = thread.map_err(|error| format!("no thread for the plugins' clock: {error}"))?.thread().clone();
+        Ok(Ticker { running, thread })
+    }
+
+    /// A guest begins.
+    pub(crate) fn begin(&self) -> Ticking {
+        if self.running.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.thread.unpark();
+        }
+        Ticking(self.running.clone())
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Epochs until `deadline`: at least one, since the one that runs may end at once.
+pub(crate) fn epochs_until(deadline: Instant) -> u64 {
+    deadline.saturating_duration_since(Instant::now()).as_millis() as u64 + 1
+}

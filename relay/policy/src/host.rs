@@ -1,0 +1,466 @@
+//! The host: an engine, the plugins bound to each tenant, and a few threads that ask them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use sluice_base::limits::{PLUGIN_LINES_PER_SECOND, PLUGIN_PSEUDONYMS_PER_SECOND};
+use sluice_base::policy::{Denial, Question, Verdict};
+use sluice_base::{Pii, Secret, TenantId};
+use sluice_crypto::HmacSha256Key;
+use sluice_geo::Database;
+
+use crate::bindings::sluice::policy::types::{CallContext, Occasion};
+use crate::cases::Case;
+use crate::engine::{EngineChoice, EngineKind, Pool, Running};
+use crate::facts::{Names, Node, Standing, told};
+use crate::failure::Failure;
+use crate::fence::Fences;
+use crate::guest::{Context, Places, unix_seconds};
+use crate::hook::{Grant, Hook};
+use crate::judge::{Bound, BoundFence, Job, Tenancy};
+use crate::load::{self, LoadError};
+use crate::plugin::{Guest, Plugin, no_hook};
+use crate::pseudonym::{Rotating, derived};
+use crate::rate::Rate;
+use crate::rest::Rest;
+use crate::sets::Sets;
+use crate::stats::PluginStats;
+use crate::{cases, lock};
+
+/// How a host is made; fixed for its life.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Which engine.
+    pub engine: EngineChoice,
+    /// Bytes of memory that one instance may have.
+    pub memory_bytes: usize,
+    /// How long the plugins of one question may take together.
+    pub deadline: Duration,
+    /// Questions that may wait.
+    pub queue: usize,
+    /// Threads that ask.
+    pub threads: usize,
+    /// From which every key of a token is made. It dies with the process.
+    pub key: Secret<[u8; 32]>,
+}
+
+/// The policy host. Clones are the same host.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    running: Running,
+    options: HostOptions,
+    places: Places,
+    table: RwLock<Arc<Table>>,
+    jobs: Sender<Job>,
+    kept: Mutex<Kept>,
+}
+
+/// What outlives a reload: by plugin, and by plugin and tenant.
+#[derive(Default)]
+struct Kept {
+    stats: BTreeMap<String, Arc<PluginStats>>,
+    tenancies: HashMap<(String, String), Remembered>,
+    names: HashMap<String, Arc<Names>>,
+}
+
+#[derive(Clone)]
+struct Remembered {
+    kv: Arc<Mutex<crate::kv::Store>>,
+    tokens: Arc<(Rotating, Rate)>,
+}
+
+/// A component and what the operator says of it.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The operator's name for it.
+    pub name: String,
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// The digest that it must have: `sha256:` and hexadecimal digits.
+    pub pinned: Option<String>,
+    /// Its settings, a JSON object.
+    pub settings: String,
+    /// What it may have.
+    pub grants: Vec<Grant>,
+    /// Cases that came with it.
+    pub cases: Vec<Case>,
+}
+
+/// What a plugin's verdict does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// It holds.
+    #[default]
+    Enforce,
+    /// It is counted and logged. The plugin cannot tell.
+    DryRun,
+}
+
+/// A tenant and the plugins that decide for it, in their order.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its place.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Plugins, and whether their verdicts hold.
+    pub plugins: Vec<(Arc<Plugin>, Mode)>,
+}
+
+/// Every tenant's policies, ready to come into force.
+#[derive(Default)]
+pub struct Table {
+    pub(crate) tenants: HashMap<TenantId, Arc<Bound>>,
+    plugins: Vec<Arc<Plugin>>,
+    sources: Vec<Tenant>,
+    node: Node,
+    sets: Arc<Sets>,
+}
+
+impl Table {
+    /// Tenants with policies.
+    pub fn tenants(&self) -> impl Iterator<Item = TenantId> {
+        self.tenants.keys().copied()
+    }
+
+    /// Plugins that are bound to anybody.
+    pub fn plugins(&self) -> &[Arc<Plugin>] {
+        &self.plugins
+    }
+
+    /// Every binding: tenant, plugin, mode.
+    pub fn bindings(&self) -> impl Iterator<Item = (&str, &Arc<Plugin>, Mode)> {
+        self.sources.iter().flat_map(|t| t.plugins.iter().map(|(plugin, mode)| (t.name.as_str(), plugin, *mode)))
+    }
+}
+
+/// Why a tenant's policies cannot come into force.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin} for tenant {tenant}: {error}")]
+pub struct BindError {
+    /// Which tenant.
+    pub tenant: String,
+    /// Which plugin.
+    pub plugin: String,
+    /// Why.
+    pub error: LoadError,
+}
+
+/// Takes a verdict that came later, on a thread of the host: it must not wait.
+pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
+
+impl Host {
+    /// Starts an engine and threads.
+    ///
+    /// # Errors
+    /// In words: the engine that was asked for cannot run here, or no thread can be had.
+    pub fn start(options: HostOptions) -> Result<Self, String> {
+        let threads = options.threads.max(1);
+        // Beside those of the threads: one for a load.
+        let pool = Pool { memory_bytes: options.memory_bytes, instances: threads as u32 + 1 };
+        let running = Running::start(options.engine, pool)?;
+        let (jobs, queue) = bounded(options.queue);
+        for i in 0..threads {
+            let queue: Receiver<Job> = queue.clone();
+            let work = move || queue.into_iter().for_each(run);
+            let thread = Builder::new().name(format!("policy-{i}")).spawn(work);
+            thread.map_err(|error| format!("no thread for policies: {error}"))?;
+        }
+        let (places, table, kept) = (Places::default(), RwLock::default(), Mutex::default());
+        Ok(Host(Arc::new(Inner { running, options, places, table, jobs, kept })))
+    }
+
+    /// Which engine runs, and why.
+    pub fn engine(&self) -> (EngineKind, &str) {
+        (self.0.running.kind, &self.0.running.reason)
+    }
+
+    /// Puts a database of places in force; `None`: every place is unknown.
+    pub fn set_places(&self, database: Option<Arc<Database>>) {
+        self.0.places.set(database);
+    }
+
+    /// The database of places in force.
+    pub fn places(&self) -> Option<Arc<Database>> {
+        self.0.places.database()
+    }
+
+    /// Questions that wait.
+    pub fn waiting(&self) -> usize {
+        self.0.jobs.len()
+    }
+
+    /// What is counted of every plugin that was ever loaded.
+    pub fn stats(&self) -> Vec<(String, Arc<PluginStats>)> {
+        lock(&self.0.kept).stats.iter().map(|(name, stats)| (name.clone(), stats.clone())).collect()
+    }
+
+    /// Loads a plugin: nothing that runs changes by it.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn load(&self, source: &Source, sets: &Arc<Sets>) -> Result<Plugin, LoadError> {
+        let digest = load::check_bytes(&source.bytes, source.pinned.as_deref())?;
+        let settings = load::settings(&source.settings)?;
+        let engine = &self.0.running.engine;
+        let checked = load::check(engine, &source.bytes)?;
+        let (pre, indices) = checked.link(engine, &source.grants)?;
+        let ticker = self.0.running.ticker.clone();
+        let guest = Guest { pre, indices, ticker, memory_bytes: self.0.options.memory_bytes };
+        let mut plugin = Plugin {
+            name: source.name.as_str().into(),
+            digest,
+            version: String::new(),
+            bytes: source.bytes.len(),
+            hooks: checked.hooks.clone(),
+            grants: source.grants.clone(),
+            facts: Default::default(),
+            counters: Vec::new(),
+            warnings: Vec::new(),
+            settings,
+            // Not those that run: what happens at load is not counted among what clients saw.
+            stats: Arc::default(),
+            lines: Arc::new(Rate::new(PLUGIN_LINES_PER_SECOND)),
+            denials: Rate::new(PLUGIN_LINES_PER_SECOND),
+            guest,
+            rest: Rest::default(),
+        };
+        let context = self.scratch(&plugin, sets);
+        let began = Instant::now();
+        let manifest = load::describe(&plugin.guest, &context, self.deadline())?;
+        let (took, half) = (began.elapsed(), self.0.options.deadline / 2);
+        if took > half {
+            return Err(LoadError::Slow { took, half });
+        }
+        checked.check_types(&plugin.guest, &context, self.deadline())?;
+        plugin.version = manifest.version;
+        plugin.facts = manifest.facts;
+        plugin.counters = manifest.counters;
+        plugin.warnings = load::validate(&plugin.guest, &context, self.deadline())?;
+        for case in &source.cases {
+            self.run_case(&plugin, case, sets).map_err(|error| LoadError::Case { case: case.name.clone(), error })?;
+        }
+        plugin.stats = lock(&self.0.kept).stats.entry(source.name.clone()).or_default().clone();
+        Ok(plugin)
+    }
+
+    /// Runs a recorded case: with a store of its own, and the settings of the case.
+    ///
+    /// # Errors
+    /// How the answer differs, or why there is none.
+    pub fn run_case(&self, plugin: &Plugin, case: &Case, sets: &Arc<Sets>) -> Result<(), String> {
+        let ran = self.answer_case(plugin, case, sets)?;
+        case.compare(&ran)?;
+        let half = self.0.options.deadline / 2;
+        let is_slow = ran.answer.is_ok() && ran.took > half;
+        if is_slow { Err(LoadError::Slow { took: ran.took, half }.to_string()) } else { Ok(()) }
+    }
+
+    /// What comes of a recorded case.
+    ///
+    /// # Errors
+    /// What is wrong with the case itself.
+    pub fn answer_case(&self, plugin: &Plugin, case: &Case, sets: &Arc<Sets>) -> Result<cases::Ran, String> {
+        let settings = load::settings(&case.settings()).map_err(|error| error.to_string())?;
+        let scratch = self.scratch(plugin, sets);
+        let context = Arc::new(Context { settings, ..Arc::into_inner(scratch).ok_or("a context in use")? });
+        case.run(&plugin.guest, &context, self.deadline())
+    }
+
+    /// Makes a table of tenants' policies: asks those that answer with plans. Nothing that runs changes by it.
+    ///
+    /// # Errors
+    /// The first plugin that has no plan for its tenant.
+    pub fn bind(&self, tenants: Vec<Tenant>, node: Node, sets: Arc<Sets>) -> Result<Table, BindError> {
+        let mut table = Table { node, sets, ..Table::default() };
+        for tenant in tenants.into_iter().filter(|tenant| !tenant.plugins.is_empty()) {
+            let bound = self.bound(&tenant, &table)?;
+            table.tenants.insert(tenant.id, Arc::new(bound));
+            for (plugin, _) in &tenant.plugins {
+                if table.plugins.iter().all(|known| !Arc::ptr_eq(known, plugin)) {
+                    table.plugins.push(plugin.clone());
+                }
+            }
+            table.sources.push(tenant);
+        }
+        Ok(table)
+    }
+
+    /// Puts a table in force, for every question from now on. Questions under way are answered by the one before.
+    pub fn swap(&self, table: Table) {
+        for plugin in &table.plugins {
+            plugin.stats.declare(&plugin.counters);
+        }
+        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    /// The table in force.
+    pub fn table(&self) -> Arc<Table> {
+        self.0.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks again for plans whose time is half over; whether any fence has changed by it.
+    ///
+    /// # Errors
+    /// A plan that cannot be had: the former one holds until its end, and then nobody is served.
+    pub fn renew(&self) -> Result<Vec<TenantId>, BindError> {
+        let (table, now) = (self.table(), Instant::now());
+        let soon = now + self.0.options.deadline * 10;
+        let is_due = |bound: &Arc<Bound>| bound.fences.iter().any(|f| f.fences.until.is_some_and(|until| until < soon));
+        if !table.tenants.values().any(is_due) {
+            return Ok(Vec::new());
+        }
+        let renewed = self.bind(table.sources.clone(), table.node.clone(), table.sets.clone())?;
+        let tenants = renewed.tenants().collect();
+        self.swap(renewed);
+        Ok(tenants)
+    }
+
+    /// Asks the policies of a question's tenant. The verdict comes at once, or later by `answer`; `standing` is called
+    /// only where a plugin is asked.
+    pub fn ask(&self, question: Question, standing: impl FnOnce() -> Standing, answer: Answer) -> Option<Verdict> {
+        let table = self.table();
+        let Some(bound) = table.tenants.get(&question.tenant) else {
+            return Some(Verdict::Allow(Default::default()));
+        };
+        if let Some(denial) = bound.fenced(&question) {
+            return Some(Verdict::Deny(denial));
+        }
+        let hook = if question.peers.is_empty() { Hook::Allocate } else { Hook::PermitPeers };
+        if !bound.asks(hook) {
+            return Some(Verdict::Allow(Default::default()));
+        }
+        let deadline = self.deadline();
+        let job = Job { bound: bound.clone(), hook, question, standing: standing(), deadline, answer };
+        match self.0.jobs.try_send(job) {
+            Ok(()) => None,
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
+                job.bound.overloaded(hook);
+                Some(Verdict::Deny(Denial::TryLater))
+            }
+        }
+    }
+
+    /// Deletes what plugins have stored about a person of a tenant; how many entries that was.
+    pub fn erase(&self, tenant: &str, user: &Pii<Arc<[u8]>>) -> usize {
+        let subject = self.names(tenant).subject(user);
+        let kept = lock(&self.0.kept);
+        let stores = kept.tenancies.iter().filter(|((_, of), _)| of == tenant);
+        stores.map(|(_, remembered)| lock(&remembered.kv).erase(&subject)).sum()
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.0.options.deadline
+    }
+
+    fn bound(&self, tenant: &Tenant, table: &Table) -> Result<Bound, BindError> {
+        let names = self.names(&tenant.name);
+        let mut bound = Bound {
+            names: names.clone(),
+            node: table.node.clone(),
+            places: self.0.places.clone(),
+            sets: table.sets.clone(),
+            fences: Vec::new(),
+            tenancies: Vec::new(),
+        };
+        for (plugin, mode) in &tenant.plugins {
+            let context = self.context(plugin, &tenant.name, &table.sets);
+            if plugin.hooks.contains(&Hook::Geofence) {
+                let fences = self.fences(plugin, &context, table);
+                let named = |error| BindError { tenant: tenant.name.clone(), plugin: plugin.name.to_string(), error };
+                let fences = fences.map_err(named)?;
+                bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences });
+            }
+            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context });
+        }
+        Ok(bound)
+    }
+
+    fn fences(&self, plugin: &Plugin, context: &Arc<Context>, table: &Table) -> Result<Fences, LoadError> {
+        let stage = "geofence.plan";
+        let asked = CallContext {
+            tenant: context.tenant.to_string(),
+            now: unix_seconds() * 1000,
+            request_id: format!("plan.{}", context.tenant),
+            occasion: Occasion::Initial,
+            attributes: Vec::new(),
+        };
+        let nodes = [told(&table.node)];
+        let answer = plugin.guest.enter(context, self.deadline(), false, |store, instance| {
+            let hook = plugin.guest.indices.geofence.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
+            hook.call_plan(&mut *store, &asked, &nodes)
+        });
+        let (plan, _) = answer.map_err(|(failure, error)| LoadError::Failed { stage, failure, error })?;
+        Fences::new(plan, &table.node, &table.sets, Instant::now()).map_err(|failure| LoadError::Failed {
+            stage,
+            failure,
+            error: match failure {
+                Failure::Obligation => "the plan has an obligation that this host does not know".to_owned(),
+                _ => "the plan names a set that the operator does not have, or no place".to_owned(),
+            },
+        })
+    }
+
+    fn names(&self, tenant: &str) -> Arc<Names> {
+        let key = self.0.options.key.expose();
+        let of = |purpose: &str| derived(key, format!("{purpose}/{tenant}").as_bytes());
+        let made = || {
+            let (subjects, endpoints) = (HmacSha256Key::new(&of("subject")), Rotating::new(&of("endpoint")));
+            Arc::new(Names { tenant: tenant.into(), subjects, endpoints })
+        };
+        lock(&self.0.kept).names.entry(tenant.to_owned()).or_insert_with(made).clone()
+    }
+
+    fn context(&self, plugin: &Plugin, tenant: &str, sets: &Arc<Sets>) -> Arc<Context> {
+        let key = (plugin.name.to_string(), tenant.to_owned());
+        let remembered = lock(&self.0.kept).tenancies.entry(key).or_insert_with(|| self.fresh(plugin, tenant)).clone();
+        self.context_of(plugin, tenant, sets, remembered)
+    }
+
+    /// A context that nothing is kept of.
+    fn scratch(&self, plugin: &Plugin, sets: &Arc<Sets>) -> Arc<Context> {
+        self.context_of(plugin, "test", sets, self.fresh(plugin, "test"))
+    }
+
+    fn fresh(&self, plugin: &Plugin, tenant: &str) -> Remembered {
+        let purpose = format!("pseudonym/{tenant}/{}", plugin.name);
+        let root = derived(self.0.options.key.expose(), purpose.as_bytes());
+        let tokens = (Rotating::new(&root), Rate::new(PLUGIN_PSEUDONYMS_PER_SECOND));
+        Remembered { kv: Arc::default(), tokens: Arc::new(tokens) }
+    }
+
+    fn context_of(&self, plugin: &Plugin, tenant: &str, sets: &Arc<Sets>, kept: Remembered) -> Arc<Context> {
+        Arc::new(Context {
+            plugin: plugin.name.clone(),
+            tenant: tenant.into(),
+            settings: plugin.settings.clone(),
+            stats: plugin.stats.clone(),
+            lines: plugin.lines.clone(),
+            kv: kept.kv,
+            tokens: kept.tokens,
+            places: self.0.places.clone(),
+            sets: sets.clone(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("engine", &self.0.running.kind).finish_non_exhaustive()
+    }
+}
+
+/// Answers one question; then those are asked whose verdict does not hold.
+fn run(job: Job) {
+    let Job { bound, hook, question, standing, deadline, answer } = job;
+    // A panic is a fault of ours, and no yes either.
+    let verdict = catch_unwind(AssertUnwindSafe(|| bound.judge(hook, &question, &standing, deadline)));
+    answer(verdict.unwrap_or(Verdict::Deny(Denial::TryLater)));
+    let _ = catch_unwind(AssertUnwindSafe(|| bound.rehearse(hook, &question, &standing, deadline)));
+}

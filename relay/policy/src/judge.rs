@@ -1,0 +1,221 @@
+//! One question, put to the plugins of its tenant.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_base::policy::{Denial, Question, Verdict};
+
+use crate::compose::{self, Opinion};
+use crate::facts::{Names, Node, Standing, Teller};
+use crate::failure::Failure;
+use crate::fence::{Fences, Known};
+use crate::guest::{Context, Places, unix_seconds};
+use crate::hook::Hook;
+use crate::host::{Answer, Mode};
+use crate::plugin::{Plugin, no_hook};
+use crate::sets::Sets;
+use crate::stats::Outcome;
+
+/// The policies of one tenant.
+pub(crate) struct Bound {
+    pub(crate) names: Arc<Names>,
+    pub(crate) node: Node,
+    pub(crate) places: Places,
+    pub(crate) sets: Arc<Sets>,
+    pub(crate) fences: Vec<BoundFence>,
+    pub(crate) tenancies: Vec<Tenancy>,
+}
+
+/// One plugin's fences for one tenant.
+pub(crate) struct BoundFence {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) mode: Mode,
+    pub(crate) fences: Fences,
+}
+
+/// One plugin bound to one tenant.
+pub(crate) struct Tenancy {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) mode: Mode,
+    pub(crate) context: Arc<Context>,
+}
+
+/// A question on its way to a thread.
+pub(crate) struct Job {
+    pub(crate) bound: Arc<Bound>,
+    pub(crate) hook: Hook,
+    pub(crate) question: Question,
+    pub(crate) standing: Standing,
+    pub(crate) deadline: Instant,
+    pub(crate) answer: Answer,
+}
+
+impl Bound {
+    /// Whether any plugin whose verdict counts for anything has this hook.
+    pub(crate) fn asks(&self, hook: Hook) -> bool {
+        self.tenancies.iter().any(|tenancy| tenancy.plugin.hooks.contains(&hook))
+    }
+
+    /// The fences' no, if it is one. No guest code runs.
+    pub(crate) fn fenced(&self, question: &Question) -> Option<Denial> {
+        if self.fences.is_empty() {
+            return None;
+        }
+        let (began, now_unix) = (Instant::now(), unix_seconds());
+        let place = |endpoint: &sluice_base::policy::Endpoint| self.places.place(endpoint.address.ip(), now_unix);
+        let client = place(&question.client);
+        let peers: Vec<Known> = question.peers.iter().map(place).collect();
+        let mut denial = None;
+        for BoundFence { plugin, mode, fences } in &self.fences {
+            let dry_run = *mode == Mode::DryRun;
+            let is_stale = fences.until.is_some_and(|until| began >= until);
+            let outside = if is_stale { None } else { fences.judge(&client, &peers, &self.sets) };
+            let (outcome, reason) = match outside {
+                _ if is_stale => (Outcome::Failed, Failure::Stale.name()),
+                Some(outside) => (Outcome::Deny, outside.word()),
+                None => (Outcome::Allow, ""),
+            };
+            if is_stale {
+                plugin.stats.failure(Failure::Stale);
+            }
+            plugin.stats.verdict(Hook::Geofence, outcome, dry_run, began.elapsed());
+            if outcome != Outcome::Allow {
+                self.tell(plugin, Hook::Geofence, reason, dry_run);
+                denial = denial.or((!dry_run).then_some(Denial::Forbidden));
+            }
+        }
+        denial
+    }
+
+    /// The verdict of those whose verdict holds.
+    pub(crate) fn judge(&self, hook: Hook, question: &Question, standing: &Standing, deadline: Instant) -> Verdict {
+        let things = question.peers.len().max(1);
+        let mut opinions = vec![Vec::new(); things];
+        let mut is_asked = false;
+        for tenancy in self.with(hook, Mode::Enforce) {
+            is_asked = true;
+            match self.ask(tenancy, hook, question, standing, deadline) {
+                Ok(of_each) => {
+                    let denies = of_each.iter().any(|opinion| matches!(opinion, Opinion::Deny(_)));
+                    opinions.iter_mut().zip(of_each).for_each(|(all, one)| all.push(one));
+                    if denies {
+                        break;
+                    }
+                }
+                Err(_) => return Verdict::Deny(Denial::TryLater),
+            }
+        }
+        match is_asked {
+            true => compose::verdict(opinions.into_iter().map(compose::join)),
+            // Dry runs alone decide nothing.
+            false => Verdict::Allow(Default::default()),
+        }
+    }
+
+    /// Asks those whose verdict does not hold.
+    pub(crate) fn rehearse(&self, hook: Hook, question: &Question, standing: &Standing, deadline: Instant) {
+        for tenancy in self.with(hook, Mode::DryRun) {
+            let _ = self.ask(tenancy, hook, question, standing, deadline);
+        }
+    }
+
+    /// The queue was full.
+    pub(crate) fn overloaded(&self, hook: Hook) {
+        if let Some(tenancy) = self.with(hook, Mode::Enforce).next() {
+            self.failed(tenancy, hook, Failure::Overload, Instant::now());
+        }
+    }
+
+    fn with(&self, hook: Hook, mode: Mode) -> impl Iterator<Item = &Tenancy> {
+        self.tenancies.iter().filter(move |t| t.mode == mode && t.plugin.hooks.contains(&hook))
+    }
+
+    /// What one plugin says of each thing in question; counted and logged.
+    fn ask(
+        &self,
+        tenancy: &Tenancy,
+        hook: Hook,
+        question: &Question,
+        standing: &Standing,
+        deadline: Instant,
+    ) -> Result<Vec<Opinion>, Failure> {
+        let (plugin, began) = (&tenancy.plugin, Instant::now());
+        let answer = match plugin.rest.is_on(began) {
+            true => Err(Failure::Resting),
+            false => self.call(tenancy, hook, question, standing, deadline),
+        };
+        match &answer {
+            Ok(opinions) => {
+                let joined = compose::join(opinions.iter().copied());
+                let dry_run = tenancy.mode == Mode::DryRun;
+                let outcome = match joined {
+                    Opinion::Allow(_) => Outcome::Allow,
+                    Opinion::Abstain => Outcome::Abstain,
+                    Opinion::Deny(code) => {
+                        self.tell(plugin, hook, compose::word(code), dry_run);
+                        Outcome::Deny
+                    }
+                };
+                plugin.stats.verdict(hook, outcome, dry_run, began.elapsed());
+            }
+            Err(failure) => self.failed(tenancy, hook, *failure, began),
+        }
+        answer
+    }
+
+    fn call(
+        &self,
+        tenancy: &Tenancy,
+        hook: Hook,
+        question: &Question,
+        standing: &Standing,
+        deadline: Instant,
+    ) -> Result<Vec<Opinion>, Failure> {
+        let plugin = &*tenancy.plugin;
+        let (names, places, node) = (&*self.names, &self.places, &self.node);
+        let teller = Teller { plugin, names, places, node, unix_seconds: unix_seconds() };
+        let context = teller.context(question);
+        let guest = &plugin.guest;
+        match hook {
+            Hook::Allocate => {
+                let request = teller.request(question, standing);
+                let (verdict, _) = guest.call(&tenancy.context, deadline, |store, instance| {
+                    let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
+                    hook.call_allocate(&mut *store, &context, &request)
+                })?;
+                Ok(vec![Opinion::of_allocation(verdict)?])
+            }
+            _ => {
+                let (allocation, peers) = (teller.allocation(question), teller.peers(question));
+                let (verdicts, _) = guest.call(&tenancy.context, deadline, |store, instance| {
+                    let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
+                    hook.call_permit_peers(&mut *store, &context, &allocation, &peers)
+                })?;
+                if verdicts.len() != peers.len() {
+                    return Err(Failure::Answer);
+                }
+                verdicts.into_iter().map(Opinion::of_peer).collect()
+            }
+        }
+    }
+
+    fn failed(&self, tenancy: &Tenancy, hook: Hook, failure: Failure, began: Instant) {
+        let (plugin, dry_run) = (&tenancy.plugin, tenancy.mode == Mode::DryRun);
+        plugin.rest.failed(Instant::now(), failure);
+        plugin.stats.failure(failure);
+        plugin.stats.verdict(hook, Outcome::Failed, dry_run, began.elapsed());
+        self.tell(plugin, hook, failure.name(), dry_run);
+    }
+
+    /// A line of the log: which plugin, for which tenant, and why, never about whom.
+    fn tell(&self, plugin: &Plugin, hook: Hook, reason: &'static str, dry_run: bool) {
+        if !plugin.denials.take(Instant::now()) {
+            return;
+        }
+        let (plugin, tenant, hook) = (&*plugin.name, &*self.names.tenant, hook.name());
+        match dry_run {
+            false => tracing::info!(plugin, tenant, hook, reason, "a policy says no"),
+            true => tracing::info!(plugin, tenant, hook, reason, "a policy would say no: a dry run"),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A plugin that is loaded, and one call of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_base::limits::PLUGIN_ANSWER_BYTES_MAX;
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+use crate::bindings::exports::sluice::policy::{admission, erasure, geofence, log_plan, setup};
+use crate::engine::{Ticker, epochs_until};
+use crate::failure::Failure;
+use crate::guest::{Context, Settings, State};
+use crate::hook::{Grant, Hook};
+use crate::rate::Rate;
+use crate::rest::Rest;
+use crate::stats::{Declared, PluginStats};
+
+/// A component that was checked, linked and asked who it is, with the settings that it found good.
+pub struct Plugin {
+    pub(crate) name: Arc<str>,
+    pub(crate) digest: String,
+    pub(crate) version: String,
+    pub(crate) bytes: usize,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) facts: Facts,
+    pub(crate) counters: Vec<Declared>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Arc<PluginStats>,
+    pub(crate) lines: Arc<Rate>,
+    /// Lines of the log about it.
+    pub(crate) denials: Rate,
+    pub(crate) guest: Guest,
+    pub(crate) rest: Rest,
+}
+
+/// What is needed to make an instance and to call it.
+pub(crate) struct Guest {
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) indices: Indices,
+    pub(crate) ticker: Ticker,
+    pub(crate) memory_bytes: usize,
+}
+
+/// Where its hooks are.
+#[derive(Default)]
+pub(crate) struct Indices {
+    pub(crate) setup: Option<setup::GuestIndices>,
+    pub(crate) admission: Option<admission::GuestIndices>,
+    pub(crate) geofence: Option<geofence::GuestIndices>,
+    pub(crate) log_plan: Option<log_plan::GuestIndices>,
+    pub(crate) erasure: Option<erasure::GuestIndices>,
+}
+
+/// The optional facts that a manifest names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    /// Addresses, which take a grant as well.
+    pub address: bool,
+    /// Ports.
+    pub port: bool,
+    /// Rotating tokens of addresses.
+    pub pseudonym: bool,
+    /// Countries.
+    pub country: bool,
+    /// Their subdivisions.
+    pub subdivision: bool,
+    /// Numbers of autonomous systems.
+    pub asn: bool,
+    /// Who somebody is, as a token.
+    pub subject: bool,
+    /// Keys of attributes.
+    pub attributes: Vec<String>,
+}
+
+impl Facts {
+    /// Reads the list of a manifest.
+    ///
+    /// # Errors
+    /// The name that is none.
+    pub(crate) fn parse(names: &[String]) -> Result<Self, String> {
+        let mut facts = Facts::default();
+        for name in names {
+            match name.as_str() {
+                "address" => facts.address = true,
+                "port" => facts.port = true,
+                "pseudonym" => facts.pseudonym = true,
+                "country" => facts.country = true,
+                "subdivision" => facts.subdivision = true,
+                "asn" => facts.asn = true,
+                "subject" => facts.subject = true,
+                other => match other.strip_prefix("attributes.") {
+                    Some(key) if !key.is_empty() => facts.attributes.push(key.to_owned()),
+                    _ => return Err(other.to_owned()),
+                },
+            }
+        }
+        Ok(facts)
+    }
+}
+
+impl Plugin {
+    /// The operator's name for it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `sha256:` and the digest of its component.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Its own version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Bytes of its component.
+    pub fn size(&self) -> usize {
+        self.bytes
+    }
+
+    /// What it decides.
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
+    /// What it was granted.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// The facts that it asked for.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The counters that it declared.
+    pub fn counters(&self) -> &[Declared] {
+        &self.counters
+    }
+
+    /// What is to be said of its settings, though they are good.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What is counted of it.
+    pub fn stats(&self) -> &Arc<PluginStats> {
+        &self.stats
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// What one call has used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Used {
+    pub(crate) memory_bytes: usize,
+}
+
+impl Guest {
+    /// Calls a fresh instance, which ends with the call.
+    pub(crate) fn call<T>(
+        &self,
+        context: &Arc<Context>,
+        deadline: Instant,
+        call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
+    ) -> Result<(T, Used), Failure> {
+        self.enter(context, deadline, false, call).map_err(|(failure, _)| failure)
+    }
+
+    /// The same, with the error in words, and for a call that may import nothing.
+    pub(crate) fn enter<T>(
+        &self,
+        context: &Arc<Context>,
+        deadline: Instant,
+        describing: bool,
+        call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
+    ) -> Result<(T, Used), (Failure, String)> {
+        if Instant::now() >= deadline {
+            return Err((Failure::Deadline, "no time was left".to_owned()));
+        }
+        let _ticking = self.ticker.begin();
+        let state = State::new(context.clone(), self.memory_bytes, describing);
+        let mut store = Store::new(self.pre.engine(), state);
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(PLUGIN_ANSWER_BYTES_MAX);
+        store.epoch_deadline_trap();
+        store.set_epoch_deadline(epochs_until(deadline));
+        let instance = self.pre.instantiate(&mut store);
+        let answer = instance.and_then(|instance| call(&mut store, &instance));
+        match answer {
+            Ok(answer) if Instant::now() < deadline => Ok((answer, Used { memory_bytes: store.data().memory_bytes() })),
+            Ok(_) => Err((Failure::Deadline, "its answer came too late".to_owned())),
+            Err(error) => Err((Failure::of(&error, store.data().refused), format!("{error:#}"))),
+        }
+    }
+}
+
+/// The answer of an instance without that hook.
+pub(crate) fn no_hook() -> wasmtime::Error {
+    wasmtime::Error::msg("it has no such hook")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_that_there_is_not_is_named() {
+        let parse = |names: &[&str]| Facts::parse(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        assert!(parse(&["country", "attributes.role"]).unwrap().country);
+        assert_eq!(parse(&["country", "contry"]).unwrap_err(), "contry");
+        assert_eq!(parse(&["attributes."]).unwrap_err(), "attributes.");
+    }
+}

@@ -1,0 +1,278 @@
+//! What the host does with plugins, good and bad.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_base::policy::{Denial, Grant, Hook, Verdict};
+use sluice_policy::{EngineChoice, EngineKind, Failure, Host, LoadError, Mode, Plugin, Source};
+use support::{
+    ABSTAIN, ALLOW, ALLOW_NONE, ALLOW_ONE, DENY, Guest, ask, bind, host, host_of, load, load_with, question,
+};
+
+const LATER: Verdict = Verdict::Deny(Denial::TryLater);
+
+fn allowed(seconds: u64) -> Verdict {
+    Verdict::Allow(Grant { valid_for: Some(Duration::from_secs(seconds)), ..Grant::default() })
+}
+
+fn bound(engine: EngineChoice, guests: &[Guest]) -> (Host, Vec<Arc<Plugin>>) {
+    let host = host(engine);
+    let plugins: Vec<_> = guests.iter().enumerate().map(|(i, g)| load(&host, &format!("p{i}"), g).unwrap()).collect();
+    bind(&host, &plugins.iter().map(|plugin| (plugin.clone(), Mode::Enforce)).collect::<Vec<_>>());
+    (host, plugins)
+}
+
+fn failures(plugin: &Plugin, failure: Failure) -> u64 {
+    plugin.stats().failures().iter().find(|(reason, _)| *reason == failure).unwrap().1
+}
+
+#[test]
+fn a_plugin_answers_on_both_engines() {
+    for (choice, kind) in [(EngineChoice::Cranelift, EngineKind::Cranelift), (EngineChoice::Pulley, EngineKind::Pulley)]
+    {
+        let (host, plugins) = bound(choice, &[Guest::default()]);
+        assert_eq!(host.engine().0, kind);
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
+        assert_eq!(ask(&host, question(Hook::CreatePermission, 1)), allowed(60));
+        assert_eq!(plugins[0].version(), "1.0.0");
+    }
+}
+
+#[test]
+fn several_answers_become_one() {
+    for (bodies, verdict) in [
+        ([ALLOW, ALLOW], allowed(60)),
+        ([ALLOW, ABSTAIN], allowed(60)),
+        ([ALLOW, DENY], Verdict::Deny(Denial::Quota)),
+        ([DENY, ABSTAIN], Verdict::Deny(Denial::Quota)),
+        ([ABSTAIN, ABSTAIN], Verdict::Deny(Denial::Forbidden)),
+    ] {
+        let (host, _) = bound(EngineChoice::Auto, &bodies.map(Guest::allocating));
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), verdict, "{bodies:?}");
+    }
+}
+
+#[test]
+fn who_has_no_policies_is_not_asked() {
+    let host = host(EngineChoice::Auto);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Allow(Grant::default()));
+    let plugin = load(&host, "p", &Guest { world: "base", ..Guest::default() }).unwrap();
+    bind(&host, &[(plugin, Mode::Enforce)]);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Allow(Grant::default()));
+}
+
+#[test]
+fn a_dry_run_decides_nothing_and_is_counted() {
+    let host = host(EngineChoice::Auto);
+    let plugin = load(&host, "p", &Guest::allocating(DENY)).unwrap();
+    bind(&host, &[(plugin.clone(), Mode::DryRun)]);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Allow(Grant::default()));
+    let second = load(&host, "q", &Guest::allocating(ALLOW)).unwrap();
+    bind(&host, &[(plugin.clone(), Mode::DryRun), (second, Mode::Enforce)]);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
+    // The rehearsal comes after the answer; that of the first question is over when a thread took the second.
+    let counted = || plugin.stats().verdicts().iter().any(|(_, word, n)| *word == "would-deny" && *n >= 1);
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while !counted() && std::time::Instant::now() < end {
+        std::thread::yield_now();
+    }
+    assert!(counted());
+}
+
+#[test]
+fn a_failure_denies_and_is_counted_with_its_reason() {
+    let eat = "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)";
+    let recurse = "(call $deeper (i32.const 0))";
+    let deeper = "(func $deeper (param i32) (result i32)
+        (call $deeper (i32.add (local.get 0) (i32.const 1))) (drop (i32.const 0)))";
+    let far = "(i32.store (i32.const 3584) (i32.const 0x7fffff00)) (i32.store (i32.const 3588) (i32.const 9))
+        (i32.const 3584)";
+    let spin = "(loop (br 0)) (unreachable)";
+    for (guest, hook, failure) in [
+        (Guest::allocating("(unreachable)"), Hook::Allocate, Failure::Trap),
+        (Guest::allocating("(i32.div_s (i32.const 1) (i32.const 0))"), Hook::Allocate, Failure::Trap),
+        (Guest { more: deeper.to_owned(), ..Guest::allocating(recurse) }, Hook::Allocate, Failure::Trap),
+        (Guest::allocating(spin), Hook::Allocate, Failure::Deadline),
+        (Guest::allocating(eat), Hook::Allocate, Failure::Memory),
+        (Guest::allocating("(i32.const 0x7fffff00)"), Hook::Allocate, Failure::Answer),
+        (Guest { permit: ALLOW_NONE.to_owned(), ..Guest::default() }, Hook::CreatePermission, Failure::Answer),
+        (Guest { permit: far.to_owned(), ..Guest::default() }, Hook::ChannelBind, Failure::Answer),
+        (
+            Guest { permit: "(loop (br 0)) (unreachable)".to_owned(), ..Guest::default() },
+            Hook::ChannelBind,
+            Failure::Deadline,
+        ),
+    ] {
+        for engine in [EngineChoice::Cranelift, EngineChoice::Pulley] {
+            let (host, plugins) = bound(engine, std::slice::from_ref(&guest));
+            let peers = usize::from(hook != Hook::Allocate);
+            assert_eq!(ask(&host, question(hook, peers)), LATER, "{failure}");
+            assert_eq!(failures(&plugins[0], failure), 1, "{failure} {:?}", plugins[0].stats().failures());
+        }
+    }
+}
+
+#[test]
+fn a_list_of_the_wrong_length_denies_all() {
+    let (host, plugins) = bound(EngineChoice::Auto, &[Guest { permit: ALLOW_ONE.to_owned(), ..Guest::default() }]);
+    assert_eq!(ask(&host, question(Hook::CreatePermission, 2)), LATER);
+    assert_eq!(failures(&plugins[0], Failure::Answer), 1);
+}
+
+#[test]
+fn strings_that_are_all_the_same_bytes_do_not_fill_the_hosts_memory() {
+    // A denial with 4096 audit tags, each of them 64 KiB of the same memory: 256 MiB here, none there.
+    let body = "(local $i i32)
+        (loop $next
+          (i32.store (i32.add (i32.const 32768) (i32.mul (local.get $i) (i32.const 8))) (i32.const 0))
+          (i32.store (i32.add (i32.const 32772) (i32.mul (local.get $i) (i32.const 8))) (i32.const 65536))
+          (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br_if $next (i32.lt_u (local.get $i) (i32.const 4096))))
+        (i32.store (i32.const 2344) (i32.const 32768)) (i32.store (i32.const 2348) (i32.const 4096))
+        (i32.const 2304)";
+    let (host, plugins) = bound(EngineChoice::Auto, &[Guest::allocating(body)]);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), LATER);
+    assert_eq!(failures(&plugins[0], Failure::Answer), 1);
+}
+
+#[test]
+fn an_instance_knows_nothing_of_the_one_before() {
+    let counts = "(global.set $n (i32.add (global.get $n) (i32.const 1)))
+        (if (result i32) (i32.eq (global.get $n) (i32.const 1)) (then (i32.const 2048)) (else (i32.const 2304)))";
+    let more = "(global $n (mut i32) (i32.const 0))".to_owned();
+    let (host, _) = bound(EngineChoice::Auto, &[Guest { more, ..Guest::allocating(counts) }]);
+    for _ in 0..3 {
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
+    }
+}
+
+#[test]
+fn who_missed_a_deadline_rests_and_leaves_the_threads_to_others() {
+    let (host, plugins) = bound(EngineChoice::Auto, &[Guest::allocating("(loop (br 0)) (unreachable)")]);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), LATER);
+    for _ in 0..10 {
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), LATER);
+    }
+    assert_eq!(failures(&plugins[0], Failure::Resting), 10);
+}
+
+#[test]
+fn a_full_queue_denies() {
+    let host = host_of(EngineChoice::Auto, 1);
+    let plugin = load(&host, "p", &Guest::allocating("(loop (br 0)) (unreachable)")).unwrap();
+    bind(&host, &[(plugin.clone(), Mode::Enforce)]);
+    let mut at_once = 0;
+    for _ in 0..8 {
+        let verdict = host.ask(question(Hook::Allocate, 0), Default::default, Box::new(|_| {}));
+        at_once += u64::from(verdict == Some(LATER));
+    }
+    assert!(at_once >= 5, "{at_once}: two threads and one place are taken");
+    assert_eq!(failures(&plugin, Failure::Overload), at_once);
+}
+
+#[test]
+fn start_up_code_has_the_limits_of_any_other() {
+    let spin = Guest { more: "(func $s (loop (br 0))) (start $s)".to_owned(), ..Guest::default() };
+    let host = host(EngineChoice::Auto);
+    let error = load(&host, "p", &spin).unwrap_err();
+    assert!(matches!(error, LoadError::Failed { failure: Failure::Deadline, .. }), "{error}");
+    let spin = Guest { describe: "(loop (br 0)) (unreachable)".to_owned(), ..Guest::default() };
+    assert!(matches!(load(&host, "p", &spin), Err(LoadError::Failed { failure: Failure::Deadline, .. })));
+    let spin = Guest { validate: "(loop (br 0)) (unreachable)".to_owned(), ..Guest::default() };
+    assert!(matches!(load(&host, "p", &spin), Err(LoadError::Failed { failure: Failure::Deadline, .. })));
+}
+
+#[test]
+fn settings_that_the_plugin_refuses_are_refused_with_their_place() {
+    let host = host(EngineChoice::Auto);
+    let strict = Guest { validate: "(i32.const 1568)".to_owned(), ..Guest::default() };
+    let error = load(&host, "p", &strict).unwrap_err().to_string();
+    assert!(error.contains("/most: too low"), "{error}");
+    let not_json = load_with(&host, "p", Guest::default().bytes(), "[1]", &[]).unwrap_err().to_string();
+    assert!(not_json.contains("not a JSON object"), "{not_json}");
+}
+
+#[test]
+fn an_import_takes_its_grant() {
+    let kv = r#"(import "sluice:policy/kv@0.0.1" "delete" (func (param i32 i32 i32)))"#;
+    let bytes = Guest { world: "host", more: kv.to_owned(), ..Guest::default() };
+    let host = host(EngineChoice::Auto);
+    let text = with_all_hooks(&bytes);
+    let error = load_with(&host, "p", text.clone(), "{}", &[]).unwrap_err().to_string();
+    assert!(error.contains(r#"the grant "kv""#), "{error}");
+    load_with(&host, "p", text, "{}", &[sluice_policy::Grant::Kv]).unwrap();
+}
+
+/// The world of the host has every hook: those that are not the point trap.
+fn with_all_hooks(guest: &Guest) -> Vec<u8> {
+    let hooks = [
+        ("media", "join", "(param i32)"),
+        ("media", "publish", "(param i32)"),
+        ("media", "subscribe", "(param i32)"),
+        ("recording", "may-start", "(param i32)"),
+        ("recording", "review", "(param i32)"),
+        ("geofence", "plan", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
+        ("log-plan", "plan", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
+        ("log-filter", "filter", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
+        ("erasure", "erase", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
+    ];
+    let of = |(interface, function, params): &(&str, &str, &str)| {
+        format!(r#"(func (export "sluice:policy/{interface}@0.0.1#{function}") {params} (result i32) (unreachable))"#)
+    };
+    let more = guest.more.clone() + &hooks.iter().map(of).collect::<String>();
+    Guest { more, ..guest.clone() }.bytes()
+}
+
+#[test]
+fn what_is_no_policy_says_what_it_is() {
+    let host = host(EngineChoice::Auto);
+    let refused = |text: &str| load_with(&host, "p", wat::parse_str(text).unwrap(), "{}", &[]).unwrap_err().to_string();
+    let wasi = refused(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#);
+    assert!(wasi.contains("--stub-wasi"), "{wasi}");
+    let later = refused(r#"(component (import "sluice:policy/kv@0.0.2" (instance)))"#);
+    assert!(later.contains("sluice:policy/kv@0.0.2"), "{later}");
+    let foreign = refused(r#"(component (import "acme:tools/x@1.0.0" (instance)))"#);
+    assert!(foreign.contains("acme:tools/x@1.0.0"), "{foreign}");
+    let none = refused("(component)");
+    assert!(none.contains("sluice:policy/setup@0.0.1"), "{none}");
+    let hook = refused(r#"(component (instance $i) (export "sluice:policy/teleport@0.0.1" (instance $i)))"#);
+    assert!(hook.contains("teleport"), "{hook}");
+    let error = load_with(&host, "p", b"\x7fELF".to_vec(), "{}", &[]).unwrap_err().to_string();
+    assert!(error.contains("no WebAssembly component"), "{error}");
+}
+
+#[test]
+fn another_component_than_the_pinned_one_does_not_load() {
+    let host = host(EngineChoice::Auto);
+    let bytes = Guest::default().bytes();
+    let digest = sluice_policy::digest(&bytes);
+    let mut source = Source { name: "p".to_owned(), bytes, settings: "{}".to_owned(), ..Source::default() };
+    source.pinned = Some(digest);
+    host.load(&source, &Arc::default()).unwrap();
+    source.pinned = Some(format!("sha256:{}", "0".repeat(64)));
+    assert!(matches!(host.load(&source, &Arc::default()), Err(LoadError::Digest { .. })));
+}
+
+#[test]
+fn recorded_cases_are_run_at_load() {
+    let host = host(EngineChoice::Auto);
+    let case = |expect: &str| {
+        let text = format!(
+            r#"{{"hook": "admission.allocate", "expect": {expect},
+                 "arguments": {{"request": {{"realm": "r", "client": {{"address-class": "public"}}}}}}}}"#
+        );
+        sluice_policy::Case::parse("first", &text).unwrap()
+    };
+    let source = |cases| Source {
+        name: "p".to_owned(),
+        bytes: Guest::default().bytes(),
+        settings: "{}".to_owned(),
+        cases,
+        ..Source::default()
+    };
+    host.load(&source(case(r#"{"allow": {"grant": {"valid-for": 60}}}"#)), &Arc::default()).unwrap();
+    let error = host.load(&source(case(r#"{"deny": {}}"#)), &Arc::default()).unwrap_err().to_string();
+    assert!(error.contains("first") && error.contains("/deny"), "{error}");
+}
