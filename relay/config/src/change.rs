@@ -3,7 +3,7 @@
 use sluice_base::limits;
 
 use crate::parse::{PER_ALLOCATION, PER_TENANT, PER_USER, TOTAL};
-use crate::{Config, Privacy, Quota, Tenant, TenantLimits};
+use crate::{Config, Plugin, Privacy, Quota, Tenant, TenantLimits};
 
 /// A key whose value is another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +37,9 @@ impl Config {
             log,
             privacy: _,
             spool,
+            policy: _,
+            plugins: _,
+            geo: _,
             tenants: _,
             warnings: _,
         } = self;
@@ -68,6 +71,7 @@ impl Config {
         changes.now("log.level", log.level == new.log.level);
         changes.restart("spool", *spool == new.spool);
         changes.privacy(&self.privacy, &new.privacy);
+        changes.policy(self, new);
         changes.limits(self, new);
         changes.tenants(self, new);
         changes.0
@@ -128,6 +132,28 @@ impl Changes {
         self.restart("privacy.retention.access_audit_days", old.access_audit_days == new.access_audit_days);
     }
 
+    /// An engine and its threads are made once; plugins and what they decide are replaced as a whole.
+    fn policy(&mut self, old: &Config, new: &Config) {
+        let (a, b) = (&old.policy, &new.policy);
+        self.restart("policy.engine", a.engine == b.engine);
+        self.restart("policy.memory_bytes", a.memory_bytes == b.memory_bytes);
+        self.restart("policy.deadline_ms", a.deadline == b.deadline);
+        self.restart("policy.queue", a.queue == b.queue);
+        self.now("policy.node_id", a.node_id == b.node_id);
+        self.now("policy.node_region", a.node_region == b.node_region);
+        self.now("policy.node_country", a.node_country == b.node_country);
+        self.now("geo.database", old.geo.database == new.geo.database);
+        self.now("geo.set", old.geo.sets == new.geo.sets);
+        let named = |plugins: &[Plugin], name: &str| plugins.iter().find(|plugin| plugin.name == name).cloned();
+        for plugin in &old.plugins {
+            let same = named(&new.plugins, &plugin.name).as_ref() == Some(plugin);
+            self.now(&format!("plugin.{}", plugin.name), same);
+        }
+        for plugin in &new.plugins {
+            self.now(&format!("plugin.{}", plugin.name), named(&old.plugins, &plugin.name).is_some());
+        }
+    }
+
     fn limits(&mut self, old: &Config, new: &Config) {
         let (a, b) = (&old.limits, &new.limits);
         let scopes = [
@@ -168,6 +194,7 @@ impl Changes {
         let (of_a, of_b) = (a.privacy.ip_retention_days, b.privacy.ip_retention_days);
         let inherits = of_a == old.privacy.ip_retention_days && of_b == new.privacy.ip_retention_days;
         self.now(&format!("tenant.{}.privacy.ip_retention_days", a.name), inherits || of_a == of_b);
+        self.now(&format!("tenant.{}.policy", a.name), policies(old, a) == policies(new, b));
         let (before, after) = (inherited(old), inherited(new));
         let own = [
             (&TOTAL, a.limits.tenant, b.limits.tenant, before.tenant, after.tenant),
@@ -187,13 +214,19 @@ impl Changes {
 impl Tenant {
     /// The same tenant after it has gone.
     fn gone(&self) -> Tenant {
-        Tenant { name: self.name.clone(), secrets: Vec::new(), users: Vec::new(), ..*self }
+        Tenant { name: self.name.clone(), secrets: Vec::new(), users: Vec::new(), policies: Vec::new(), ..*self }
     }
 
     /// Nobody can sign in: a configuration that was read has no such tenant.
     fn is_gone(&self) -> bool {
         self.secrets.is_empty() && self.users.is_empty()
     }
+}
+
+/// What decides for a tenant, by name.
+fn policies<'c>(config: &'c Config, tenant: &Tenant) -> Vec<(&'c str, bool)> {
+    let named = |policy: &crate::TenantPolicy| (config.plugins[policy.plugin].name.as_str(), policy.dry_run);
+    tenant.policies.iter().map(named).collect()
 }
 
 /// What a tenant has that sets no limits.

@@ -11,6 +11,7 @@ mod error;
 mod example;
 pub mod harness;
 mod parse;
+mod policy;
 mod privacy;
 mod source;
 mod walk;
@@ -26,6 +27,7 @@ use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 
 pub use change::Change;
 pub use error::{ConfigError, Problem};
+pub use policy::{CountrySet, Engine, Geo, Plugin, PluginGrant, Policy, TenantPolicy};
 pub use privacy::{Admission, Directory, Keys, Privacy, Retention, Sink, Spool, TenantPrivacy};
 pub use source::{ReadError, SecretFile, Sources, System};
 
@@ -60,6 +62,12 @@ pub struct Config {
     pub privacy: Privacy,
     /// Where records are shipped to.
     pub spool: Spool,
+    /// The host of plugins.
+    pub policy: Policy,
+    /// Plugins.
+    pub plugins: Vec<Plugin>,
+    /// Where addresses are.
+    pub geo: Geo,
     /// Tenants, in the order of their [`TenantId`]s.
     pub tenants: Vec<Tenant>,
     /// What works and should still be changed, in words for an operator.
@@ -119,6 +127,9 @@ impl Default for Config {
             log: Log::default(),
             privacy: Privacy::default(),
             spool: Spool::default(),
+            policy: Policy::default(),
+            plugins: Vec::new(),
+            geo: Geo::default(),
             tenants: Vec::new(),
             warnings: Vec::new(),
         }
@@ -417,6 +428,8 @@ pub struct Tenant {
     pub limits: TenantLimits,
     /// What is written down of its users.
     pub privacy: TenantPrivacy,
+    /// Plugins that decide for it, in their order.
+    pub policies: Vec<TenantPolicy>,
 }
 
 /// `[[tenant.user]]`: a static user.

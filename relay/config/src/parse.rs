@@ -1,5 +1,6 @@
 //! From TOML to a validated [`Config`].
 
+mod policy;
 mod privacy;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Problem, place, shown};
+use crate::policy::Plugin;
 use crate::privacy::Privacy;
 use crate::source::{ReadError, SecretFile, Sources, others_may_read};
 use crate::walk::{Item, Section, Walk};
@@ -41,7 +43,12 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("privacy.retention", privacy::RETENTION),
     ("spool", privacy::SPOOL),
     ("spool.sink", privacy::SINK),
+    ("policy", policy::POLICY),
+    ("plugin", policy::PLUGIN),
+    ("geo", policy::GEO),
+    ("geo.set", policy::GEO_SET),
     ("tenant", TENANT),
+    ("tenant.policy", policy::TENANT_POLICY),
     ("tenant.secrets", SECRET),
     ("tenant.user", USER),
     ("tenant.limits", TENANT_LIMITS),
@@ -63,6 +70,9 @@ const ROOT: &[&str] = &[
     "log",
     "privacy",
     "spool",
+    "policy",
+    "plugin",
+    "geo",
     "tenant",
 ];
 const LISTEN: &[&str] = &["address", "realm", "tenant"];
@@ -98,7 +108,7 @@ const METRICS: &[&str] = &["listen", "allow_plaintext"];
 const CONTROL: &[&str] = &["socket"];
 const LOG: &[&str] = &["level", "format"];
 const DRAIN: &[&str] = &["deadline_seconds", "alternates"];
-const TENANT: &[&str] = &["name", "secrets", "user", "limits", "privacy"];
+const TENANT: &[&str] = &["name", "secrets", "user", "limits", "privacy", "policy"];
 const SECRET: &[&str] = &["file", "credential", "value"];
 const USER: &[&str] = &["name", "password", "password_file"];
 const TENANT_LIMITS: &[&str] = &[
@@ -168,7 +178,8 @@ impl<'t> Reader<'t, '_> {
     fn config(&mut self, root: &Section<'t>) -> Config {
         let limits = self.limits(root);
         let privacy = self.privacy(root);
-        let tenants = self.tenants(root, &limits, &privacy);
+        let plugins = self.plugins(root);
+        let tenants = self.tenants(root, &limits, &privacy, &plugins);
         Config {
             listen: self.listeners(root, &tenants),
             relay: self.relays(root),
@@ -184,6 +195,9 @@ impl<'t> Reader<'t, '_> {
             log: self.log(root),
             spool: self.spool(root, &privacy),
             privacy,
+            policy: self.policy(root),
+            plugins,
+            geo: self.geo(root),
             tenants,
             warnings: Vec::new(),
         }
@@ -596,7 +610,7 @@ impl<'t> Reader<'t, '_> {
         PathBuf::from(path)
     }
 
-    fn tenants(&mut self, root: &Section<'t>, limits: &Limits, privacy: &Privacy) -> Vec<Tenant> {
+    fn tenants(&mut self, root: &Section<'t>, limits: &Limits, privacy: &Privacy, plugins: &[Plugin]) -> Vec<Tenant> {
         let sections = self.walk.children(root, "tenant", TENANT);
         self.at_most(&sections, limits::TENANTS_MAX);
         if sections.is_empty() && root.item("tenant").is_none() {
@@ -605,7 +619,7 @@ impl<'t> Reader<'t, '_> {
         }
         let mut names = HashSet::new();
         let tenants = sections.iter().take(limits::TENANTS_MAX);
-        tenants.map(|section| self.tenant(section, limits, privacy, &mut names)).collect()
+        tenants.map(|section| self.tenant(section, limits, privacy, plugins, &mut names)).collect()
     }
 
     fn tenant(
@@ -613,6 +627,7 @@ impl<'t> Reader<'t, '_> {
         section: &Section<'t>,
         limits: &Limits,
         privacy: &Privacy,
+        plugins: &[Plugin],
         names: &mut HashSet<&'t str>,
     ) -> Tenant {
         let name = self.tenant_name(section, names).unwrap_or_default();
@@ -625,7 +640,8 @@ impl<'t> Reader<'t, '_> {
             self.walk.problem(&section.span, &section.path, message);
         }
         let limits = self.tenant_limits(section, limits);
-        Tenant { name, secrets, users, limits, privacy: self.tenant_privacy(section, privacy) }
+        let (privacy, policies) = (self.tenant_privacy(section, privacy), self.tenant_policies(section, plugins));
+        Tenant { name, secrets, users, limits, privacy, policies }
     }
 
     fn tenant_name(&mut self, section: &Section<'t>, names: &mut HashSet<&'t str>) -> Option<String> {
