@@ -1,6 +1,7 @@
 //! What the control socket says, as JSON. Fields are added; none changes its meaning or goes.
 
 mod holds;
+mod plugins;
 mod records;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use holds::*;
+pub use plugins::*;
 pub use records::*;
 
 /// `GET /v1/status`.

@@ -67,6 +67,8 @@ pub enum Command {
     ReadHold(Caller, api::NamedHold, Reply<Told<api::Held>>),
     /// Make a copy of the store.
     Backup(Caller, api::BackupRequest, Reply<Told<api::Backup>>),
+    /// What decides for whom.
+    Plugins(Reply<api::Plugins>),
     /// What is stored where, how long, under whose key.
     Compliance(Reply<Told<api::Compliance>>),
 }
@@ -135,6 +137,7 @@ impl Control {
         let router = Router::new()
             .route(api::STATUS, get(status))
             .route(api::ALLOCATIONS, get(allocations))
+            .route(api::PLUGINS, get(plugins))
             .route(api::RELOAD, post(reload))
             .route(api::DRAIN, post(drain))
             .merge(records::routes())
@@ -221,6 +224,10 @@ async fn allocations(State(commands): State<mpsc::Sender<Command>>, uri: Uri) ->
     }
 }
 
+async fn plugins(State(commands): State<mpsc::Sender<Command>>) -> Answer {
+    ask(&commands, Command::Plugins).await
+}
+
 async fn reload(State(commands): State<mpsc::Sender<Command>>, Extension(caller): Extension<Caller>) -> Answer {
     ask(&commands, |reply| Command::Reload(caller, reply)).await
 }
@@ -271,7 +278,8 @@ async fn asked<T>(
 }
 
 async fn not_found() -> Answer {
-    let get = [api::STATUS, api::ALLOCATIONS, api::BANS, api::HOLDS, api::AUDIT, api::RETENTION, api::COMPLIANCE];
+    let get = [api::STATUS, api::ALLOCATIONS, api::PLUGINS, api::BANS, api::HOLDS, api::AUDIT, api::RETENTION];
+    let get = [&get[..], &[api::COMPLIANCE]].concat();
     let bans = [api::BANS, api::LIFT, api::HOLDS, api::LIFT_HOLD, api::READ_HOLD];
     let post = [&[api::RELOAD, api::DRAIN, api::LOOKUP], &bans[..], &[api::SWEEP, api::BACKUP]].concat();
     let (get, post) = (get.join(", "), post.join(", "));

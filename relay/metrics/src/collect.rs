@@ -1,5 +1,6 @@
 //! The scrape: from cells to families.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::cells::{ProcessCells, WorkerCells};
 use crate::family::{DRIVER_DROPS, FAMILIES, Family, IoField, Kind, LATENCY_BOUNDS, Source};
 use crate::latency::{Batch, LatencyReader};
 use crate::media::{Seen, Tenants};
+use crate::policies::{OwnCounter, Policies, PolicyDurations};
 use crate::records::{Records, Watch};
 
 /// Where the numbers come from.
@@ -21,7 +23,8 @@ pub(crate) struct Sources {
     pub(crate) workers: Vec<Arc<WorkerCells>>,
     pub(crate) readers: Vec<LatencyReader>,
     pub(crate) process: Arc<ProcessCells>,
-    pub(crate) records: Arc<Watch>,
+    pub(crate) records: Arc<Watch<Records>>,
+    pub(crate) policies: Arc<Watch<Policies>>,
 }
 
 /// Collects every family of the table.
@@ -30,7 +33,8 @@ pub(crate) struct Collector {
     workers: Vec<Arc<WorkerCells>>,
     readers: Vec<LatencyReader>,
     process: Arc<ProcessCells>,
-    records: Arc<Watch>,
+    records: Arc<Watch<Records>>,
+    policies: Arc<Watch<Policies>>,
     build: BuildInfo,
     tenants: Tenants,
     kept: Mutex<Kept>,
@@ -42,6 +46,7 @@ struct Kept {
     busy: Vec<Busy>,
     /// As of this scrape.
     records: Records,
+    policies: Policies,
 }
 
 /// The values of the labels, in their order, and the number.
@@ -49,17 +54,17 @@ type Sample = (Vec<String>, f64);
 
 impl Collector {
     pub(crate) fn new(sources: Sources, build: BuildInfo) -> Result<Self, prometheus::Error> {
-        let Sources { workers, readers, process, records } = sources;
+        let Sources { workers, readers, process, records, policies } = sources;
         let describe = |f: &Family| {
             let labels = f.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(f.name.to_owned(), f.help.to_owned(), labels, Default::default())
         };
         let busy = vec![Busy::new(Instant::now()); workers.len()];
-        let kept = Kept { latency: Batch::new(), busy, records: Records::default() };
+        let kept = Kept { latency: Batch::new(), busy, records: Records::default(), policies: Policies::default() };
         let descriptions = FAMILIES.iter().map(describe).collect::<Result<_, _>>()?;
         let tenants = Tenants::new(&build.tenants);
         let kept = Mutex::new(kept);
-        Ok(Collector { descriptions, workers, readers, process, records, build, tenants, kept })
+        Ok(Collector { descriptions, workers, readers, process, records, policies, build, tenants, kept })
     }
 
     fn samples(&self, source: Source, kept: &mut Kept) -> Vec<Sample> {
@@ -70,6 +75,7 @@ impl Collector {
             Source::AllocationsLimit => one(self.build.allocations_limit.into()),
             Source::Process(field) => one(field(&self.process)),
             Source::Records(field) => one(field(&kept.records)),
+            Source::Policies(field) => field(&kept.policies),
             Source::Admissions => kept.records.admissions.by_label().map(labelled).to_vec(),
             Source::SpoolDropped => kept.records.spool.dropped.by_label().map(labelled).to_vec(),
             Source::Single(single) => one(self.sum(Counter::single(single)) as f64),
@@ -78,7 +84,7 @@ impl Collector {
             Source::Bytes => self.by_leg(Counter::bytes),
             Source::Drops => self.drops(),
             // Not samples: see `histogram`.
-            Source::Latency | Source::MediaLoss | Source::MediaJitter => Vec::new(),
+            Source::Latency | Source::MediaLoss | Source::MediaJitter | Source::PolicyDurations => Vec::new(),
             Source::Media(counter) => self.media(counter),
             Source::Io(field) => one(self.sum_io(field) as f64),
             Source::WorkerTicks => self.by_worker(|_, cells| cells.counter(Counter::single(Single::Ticks)) as f64),
@@ -155,6 +161,10 @@ impl Collector {
     fn metrics(&self, family: &Family, kept: &mut Kept) -> Vec<proto::Metric> {
         match family.source {
             Source::Latency => return vec![latency(&kept.latency)],
+            Source::PolicyDurations => {
+                let one = |durations: &PolicyDurations| policy_durations(family, kept.policies.bounds, durations);
+                return kept.policies.durations.iter().map(one).collect();
+            }
             Source::MediaLoss => return self.media_histograms(family, &LOSS_BOUNDS, Media::loss),
             Source::MediaJitter => return self.media_histograms(family, &JITTER_BOUNDS, Media::jitter),
             _ => {}
@@ -172,6 +182,7 @@ impl prometheus::core::Collector for Collector {
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.records = self.records.read();
+        kept.policies = self.policies.read();
         for reader in &self.readers {
             reader.drain(&mut kept.latency);
         }
@@ -187,8 +198,41 @@ impl prometheus::core::Collector for Collector {
             family.set_metric(self.metrics(f, &mut kept));
             family
         };
-        FAMILIES.iter().map(family).collect()
+        let mut families: Vec<_> = FAMILIES.iter().map(family).collect();
+        families.extend(own_families(&kept.policies.own));
+        families
     }
+}
+
+/// Families that the table does not have: those that plugins declared.
+fn own_families(counters: &[OwnCounter]) -> Vec<proto::MetricFamily> {
+    let mut families: BTreeMap<&str, proto::MetricFamily> = BTreeMap::new();
+    for counter in counters {
+        let names = counter.labels.iter().map(String::as_str);
+        let mut metric = proto::Metric::from_label(pairs(names, counter.values.clone()));
+        let mut value = proto::Counter::default();
+        value.set_value(counter.value as f64);
+        metric.set_counter(value);
+        let family = families.entry(&counter.name).or_insert_with(|| {
+            let mut family = proto::MetricFamily::default();
+            family.set_name(counter.name.clone());
+            family.set_help(counter.help.clone());
+            family.set_field_type(proto::MetricType::COUNTER);
+            family
+        });
+        family.mut_metric().push(metric);
+    }
+    families.into_values().collect()
+}
+
+fn policy_durations(family: &Family, bounds: &[f64], durations: &PolicyDurations) -> proto::Metric {
+    let all = durations.buckets.iter().scan(0, |all, n| {
+        *all += n;
+        Some(*all)
+    });
+    let cumulative: Vec<u64> = all.collect();
+    let count = cumulative.last().copied().unwrap_or(0);
+    histogram(labels(family, durations.labels.clone()), bounds, &cumulative, count, durations.sum)
 }
 
 fn labelled((label, count): (&str, u64)) -> Sample {
@@ -200,13 +244,17 @@ fn one(value: f64) -> Vec<Sample> {
 }
 
 fn labels(family: &Family, values: Vec<String>) -> Vec<proto::LabelPair> {
-    let pair = |(name, value): (&&str, String)| {
+    pairs(family.labels.iter().copied(), values)
+}
+
+fn pairs<'n>(names: impl Iterator<Item = &'n str>, values: Vec<String>) -> Vec<proto::LabelPair> {
+    let pair = |(name, value): (&str, String)| {
         let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
+        pair.set_name(name.to_owned());
         pair.set_value(value);
         pair
     };
-    family.labels.iter().zip(values).map(pair).collect()
+    names.zip(values).map(pair).collect()
 }
 
 fn metric(family: &Family, values: Vec<String>, value: f64) -> proto::Metric {

@@ -5,6 +5,7 @@ use sluice_base::stats::Single;
 use sluice_base::stats::media::MediaCounter;
 
 use crate::cells::ProcessCells;
+use crate::policies::Policies;
 use crate::records::Records;
 
 /// A family of metrics.
@@ -83,6 +84,9 @@ pub type ProcessField = fn(&ProcessCells) -> f64;
 /// A number of the record plane.
 pub type RecordsField = fn(&Records) -> f64;
 
+/// Numbers of the policies, each with the values of its labels.
+pub type PoliciesField = fn(&Policies) -> Vec<(Vec<String>, f64)>;
+
 /// Where the numbers of a family come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
@@ -98,6 +102,10 @@ pub enum Source {
     Process(ProcessField),
     /// A number of the record plane.
     Records(RecordsField),
+    /// Numbers of the policies; none before there are any.
+    Policies(PoliciesField),
+    /// How long policies took, by plugin and hook.
+    PolicyDurations,
     /// Admissions by what came of their record.
     Admissions,
     /// Lines of the spool that not every sink got, by reason.
@@ -178,6 +186,10 @@ const fn record_gauge(name: &'static str, field: RecordsField, help: &'static st
 
 const COUNTER: (Kind, Unit) = (Kind::Counter, Unit::Count);
 const GAUGE: (Kind, Unit) = (Kind::Gauge, Unit::Count);
+
+fn counted(counts: &[(Vec<String>, u64)]) -> Vec<(Vec<String>, f64)> {
+    counts.iter().map(|(labels, count)| (labels.clone(), *count as f64)).collect()
+}
 
 /// The labels of what is seen of the media.
 const MEDIA: &[&str] = &["tenant", "leg"];
@@ -396,6 +408,55 @@ pub const FAMILIES: &[Family] = &[
         &[],
         Source::Single(Single::QuestionsTimedOut),
         "Questions without a verdict in time, which are answered no.",
+    ),
+    family(
+        "sluice_policy_verdicts_total",
+        COUNTER,
+        &["plugin", "hook", "verdict"],
+        Source::Policies(|policies| counted(&policies.verdicts)),
+        "Verdicts of each plugin; those of a dry run begin with `would-`.",
+    ),
+    family(
+        "sluice_policy_failures_total",
+        COUNTER,
+        &["plugin", "reason"],
+        Source::Policies(|policies| counted(&policies.failures)),
+        "Failures of each plugin, by reason: each of them was a no, or would have been.",
+    ),
+    family(
+        "sluice_policy_duration_seconds",
+        (Kind::Histogram, Unit::Seconds),
+        &["plugin", "hook"],
+        Source::PolicyDurations,
+        "How long an answer took, without the time in the queue.",
+    ),
+    family(
+        "sluice_policy_queue_depth",
+        GAUGE,
+        &[],
+        Source::Policies(|policies| vec![(Vec::new(), policies.waiting as f64)]),
+        "Questions that wait for a plugin.",
+    ),
+    family(
+        "sluice_policy_log_lines_dropped_total",
+        COUNTER,
+        &["plugin"],
+        Source::Policies(|policies| counted(&policies.lines_dropped)),
+        "Lines that a plugin logged over its rate.",
+    ),
+    family(
+        "sluice_policy_counter_mistakes_total",
+        COUNTER,
+        &["plugin"],
+        Source::Policies(|policies| counted(&policies.mistakes)),
+        "Additions of a plugin to a counter that it did not declare, or not so.",
+    ),
+    family(
+        "sluice_geo_database_age_seconds",
+        (Kind::Gauge, Unit::Seconds),
+        &[],
+        Source::Policies(|policies| policies.places_age_seconds.map(|age| (Vec::new(), age)).into_iter().collect()),
+        "Time since the database of places was built; not there without one.",
     ),
     record_counter(
         "sluice_record_events_written_total",

@@ -12,6 +12,7 @@ mod document;
 mod family;
 mod latency;
 mod media;
+mod policies;
 mod records;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +22,9 @@ use sluice_base::WorkerId;
 
 pub use cells::{ProcessCells, WorkerCells};
 pub use document::documentation;
-pub use family::{FAMILIES, Family, IoField, Kind, ProcessField, RecordsField, Source, Unit};
+pub use family::{FAMILIES, Family, IoField, Kind, PoliciesField, ProcessField, RecordsField, Source, Unit};
 pub use latency::LatencyRecorder;
+pub use policies::{OwnCounter, Policies, PolicyDurations};
 pub use records::{Admissions, Dropped, Records, Spooled};
 
 use collect::{Collector, Sources};
@@ -52,7 +54,8 @@ pub struct Metrics {
     registry: Registry,
     workers: Vec<Worker>,
     process: Arc<ProcessCells>,
-    records: Arc<Watch>,
+    records: Arc<Watch<Records>>,
+    policies: Arc<Watch<Policies>>,
 }
 
 /// What one worker publishes, seen from the scrape.
@@ -72,13 +75,19 @@ impl Metrics {
         let (recorders, readers): (Vec<_>, Vec<LatencyReader>) = (0..workers).map(|_| latency::pair()).unzip();
         let process = Arc::new(ProcessCells::default());
         process.configured(build.start_unix_seconds);
-        let records = Arc::new(Watch::default());
+        let (records, policies) = (Arc::new(Watch::default()), Arc::new(Watch::default()));
         let registry = Registry::new();
-        let sources = Sources { workers: cells.clone(), readers, process: process.clone(), records: records.clone() };
+        let sources = Sources {
+            workers: cells.clone(),
+            readers,
+            process: process.clone(),
+            records: records.clone(),
+            policies: policies.clone(),
+        };
         registry.register(Box::new(Collector::new(sources, build)?))?;
         let join = |(cells, recorder)| Worker { cells, recorder: Mutex::new(Some(recorder)) };
         let workers = cells.into_iter().zip(recorders).map(join).collect();
-        Ok(Metrics { registry, workers, process, records })
+        Ok(Metrics { registry, workers, process, records, policies })
     }
 
     /// The cells and the recorder of one worker; `None` for a worker that does not exist or has them already:
@@ -97,6 +106,11 @@ impl Metrics {
     /// Has `figures` asked at each scrape for what the record plane has done.
     pub fn watch_records(&self, figures: impl Fn() -> Records + Send + Sync + 'static) {
         self.records.set(Box::new(figures));
+    }
+
+    /// Has `figures` asked at each scrape for what policies have done.
+    pub fn watch_policies(&self, figures: impl Fn() -> Policies + Send + Sync + 'static) {
+        self.policies.set(Box::new(figures));
     }
 
     /// How often each worker has published: what a health check watches advance.

@@ -126,17 +126,22 @@ impl Admissions {
     }
 }
 
-/// Where the figures come from, once there is a record plane.
-#[derive(Default)]
-pub(crate) struct Watch(OnceLock<Box<dyn Fn() -> Records + Send + Sync>>);
+/// Where figures come from, once there is somebody who has them.
+pub(crate) struct Watch<T>(OnceLock<Box<dyn Fn() -> T + Send + Sync>>);
 
-impl Watch {
-    pub(crate) fn set(&self, figures: Box<dyn Fn() -> Records + Send + Sync>) {
-        // There is one record plane in the life of a process.
+impl<T> Default for Watch<T> {
+    fn default() -> Self {
+        Watch(OnceLock::new())
+    }
+}
+
+impl<T: Default> Watch<T> {
+    pub(crate) fn set(&self, figures: Box<dyn Fn() -> T + Send + Sync>) {
+        // There is one of each in the life of a process.
         let _ = self.0.set(figures);
     }
 
-    pub(crate) fn read(&self) -> Records {
+    pub(crate) fn read(&self) -> T {
         self.0.get().map(|figures| figures()).unwrap_or_default()
     }
 }

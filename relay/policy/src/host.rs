@@ -206,11 +206,32 @@ impl Host {
     /// # Errors
     /// Why it cannot be used.
     pub fn load(&self, source: &Source, sets: &Arc<Sets>) -> Result<Plugin, LoadError> {
+        let mut plugin = self.open(source, Some(&source.grants), sets)?;
+        let context = self.scratch(&plugin, sets);
+        plugin.warnings = load::validate(&plugin.guest, &context, self.deadline())?;
+        for case in &source.cases {
+            self.run_case(&plugin, case, sets).map_err(|error| LoadError::Case { case: case.name.clone(), error })?;
+        }
+        plugin.stats = lock(&self.0.kept).stats.entry(source.name.clone()).or_default().clone();
+        Ok(plugin)
+    }
+
+    /// Opens a plugin to look at it and to run cases: it has what it needs, and its settings are not asked about.
+    ///
+    /// # Errors
+    /// Why it cannot be used by anybody.
+    pub fn inspect(&self, source: &Source, sets: &Arc<Sets>) -> Result<Plugin, LoadError> {
+        self.open(source, None, sets)
+    }
+
+    /// Checks, links and describes a component; without `grants` it gets what it needs.
+    fn open(&self, source: &Source, grants: Option<&[Grant]>, sets: &Arc<Sets>) -> Result<Plugin, LoadError> {
         let digest = load::check_bytes(&source.bytes, source.pinned.as_deref())?;
         let settings = load::settings(&source.settings)?;
         let engine = &self.0.running.engine;
         let checked = load::check(engine, &source.bytes)?;
-        let (pre, indices) = checked.link(engine, &source.grants)?;
+        let grants = grants.map_or_else(|| checked.needs.clone(), <[Grant]>::to_vec);
+        let (pre, indices) = checked.link(engine, &grants)?;
         let ticker = self.0.running.ticker.clone();
         let guest = Guest { pre, indices, ticker, memory_bytes: self.0.options.memory_bytes };
         let mut plugin = Plugin {
@@ -219,7 +240,7 @@ impl Host {
             version: String::new(),
             bytes: source.bytes.len(),
             hooks: checked.hooks.clone(),
-            grants: source.grants.clone(),
+            grants,
             facts: Default::default(),
             counters: Vec::new(),
             warnings: Vec::new(),
@@ -242,11 +263,6 @@ impl Host {
         plugin.version = manifest.version;
         plugin.facts = manifest.facts;
         plugin.counters = manifest.counters;
-        plugin.warnings = load::validate(&plugin.guest, &context, self.deadline())?;
-        for case in &source.cases {
-            self.run_case(&plugin, case, sets).map_err(|error| LoadError::Case { case: case.name.clone(), error })?;
-        }
-        plugin.stats = lock(&self.0.kept).stats.entry(source.name.clone()).or_default().clone();
         Ok(plugin)
     }
 

@@ -76,6 +76,21 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// As a manifest names them.
+    pub fn names(&self) -> Vec<String> {
+        let flags = [
+            ("address", self.address),
+            ("port", self.port),
+            ("pseudonym", self.pseudonym),
+            ("country", self.country),
+            ("subdivision", self.subdivision),
+            ("asn", self.asn),
+            ("subject", self.subject),
+        ];
+        let named = flags.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (*name).to_owned());
+        named.chain(self.attributes.iter().map(|key| format!("attributes.{key}"))).collect()
+    }
+
     /// Reads the list of a manifest.
     ///
     /// # Errors

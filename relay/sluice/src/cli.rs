@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice_config::Config;
 
 use crate::ask::AskArgs;
-use crate::{banner, plugin, probe, records};
+use crate::{banner, plugin, policies, probe, records, wiring};
 
 /// What goes wrong, in words for whoever started the relay.
 pub(crate) type Failure = String;
@@ -106,11 +106,14 @@ pub(crate) fn check_config(file: &Path) -> Result<(), Failure> {
     for warning in &config.warnings {
         banner::say(&format!("warning: {warning}\n"));
     }
+    // Plugins are loaded as a start would: what they say of their settings is a part of what may be wrong.
+    policies::Policies::start(&config, wiring::ledger(&config))?;
     banner::say(&format!(
-        "{}: valid: {} listeners, {} tenants\n",
+        "{}: valid: {} listeners, {} tenants, {} plugins\n",
         file.display(),
         config.listen.len(),
-        config.tenants.len()
+        config.tenants.len(),
+        config.plugins.len()
     ));
     Ok(())
 }

@@ -45,6 +45,7 @@ pub(crate) fn start(args: &RunArgs, local: &[IpAddr], unix_seconds: u64) -> Resu
             users: Vec::new(),
             limits: TenantLimits { tenant: limits.tenant, user: limits.user },
             privacy: TenantPrivacy { ip_retention_days: Privacy::default().ip_retention_days },
+            policies: Vec::new(),
         }],
         // Whoever tries it out does not wait for what he tried out.
         drain: Drain { deadline: Duration::ZERO, ..Drain::default() },

@@ -20,12 +20,16 @@ use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use crate::cli::Failure;
 use crate::drain::{self, Drain, Next};
+use crate::policies::Policies;
 use crate::pseudonym::Pseudonyms;
 use crate::records::desk::Desk;
 use crate::records::report;
 use crate::reload::{self, Reloader};
 use crate::service::{Service, Standing};
 use crate::wellbeing::Wellbeing;
+
+/// How often the database of places is looked at: whether its file is another one costs a system call.
+const PLACES_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The file in the runtime directory.
 const SOCKET_FILE: &str = "control.sock";
@@ -60,6 +64,7 @@ pub(crate) struct Life {
     pub(crate) health: Arc<Wellbeing>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lister: Arc<Lister>,
+    pub(crate) policies: Arc<Policies>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) drain: Option<Drain>,
     /// SIGTERM has come once: the next one ends the relay.
@@ -102,6 +107,7 @@ enum Event {
     WorkerEnded,
     Look,
     Beat,
+    Places,
     Reloaded(u64, api::Outcome),
 }
 
@@ -140,6 +146,7 @@ impl Life {
     pub(crate) async fn run(&mut self, mut sources: Sources) {
         let mut looks = every(drain::LOOK_INTERVAL);
         let mut beats = every(self.service.interval());
+        let mut places = every(PLACES_LOOK_INTERVAL);
         let standing = self.standing();
         self.service.ready(&standing);
         loop {
@@ -147,6 +154,7 @@ impl Life {
                 event = sources.next() => event,
                 _ = looks.tick(), if self.drain.is_some() => Event::Look,
                 _ = beats.tick() => Event::Beat,
+                _ = places.tick() => Event::Places,
                 Some((number, outcome)) = self.reloaded.receiver.recv() => Event::Reloaded(number, outcome),
             };
             if self.handle(event) {
@@ -180,6 +188,10 @@ impl Life {
             Event::Beat => {
                 let standing = self.standing();
                 self.service.beat(&standing);
+            }
+            Event::Places => {
+                let tenants = self.policies.look();
+                self.reloader.review(tenants);
             }
             Event::Reloaded(number, outcome) => self.reloaded(number, outcome),
         }
@@ -325,6 +337,7 @@ impl Life {
                 // A worker that does not answer holds up this answer alone.
                 tokio::spawn(async move { lister.list(after, reply).await });
             }
+            Command::Plugins(reply) => drop(reply.send(self.policies.list())),
             Command::Compliance(reply) => drop(reply.send(Ok(self.compliance()))),
             command => {
                 let desk = self.desk.clone();

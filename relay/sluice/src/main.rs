@@ -12,6 +12,7 @@ mod healthcheck;
 mod life;
 mod logging;
 mod plugin;
+mod policies;
 mod probe;
 mod pseudonym;
 mod recorder;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sluice_admin::api;
 use sluice_admin::api::Outcome;
-use sluice_base::limits::RELOAD_CONFIRM_TIMEOUT;
+use sluice_base::TenantId;
+use sluice_base::limits::{RELOAD_CONFIRM_TIMEOUT, VERDICT_DEADLINE};
+use sluice_base::message::{Envelope, Order};
 use sluice_config::{Change, Config};
 use sluice_net::os;
 use sluice_record::plane::Handle;
@@ -18,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cli::io_features;
 use crate::logging::Logging;
+use crate::policies::{Policies, Prepared};
 use crate::{records, wiring};
 
 /// How long to wait before a worker whose queue is full is told again.
@@ -34,14 +37,16 @@ pub(crate) struct Reloader {
     pub(crate) logging: Logging,
     /// The record plane, if there is one.
     pub(crate) records: Option<Handle>,
+    pub(crate) policies: Arc<Policies>,
     /// Workers that have not yet taken over what they were sent.
-    unconfirmed: Arc<AtomicUsize>,
+    pub(crate) unconfirmed: Arc<AtomicUsize>,
 }
 
 /// A configuration that may come into force.
 struct Candidate {
     config: Config,
     changes: Vec<Change>,
+    policies: Prepared,
 }
 
 /// A reload under way: what to answer, once the workers have confirmed.
@@ -51,18 +56,6 @@ pub(crate) struct Sent {
 }
 
 impl Reloader {
-    pub(crate) fn new(
-        file: Option<PathBuf>,
-        listeners: Vec<Listener>,
-        relays: Vec<RelayAddress>,
-        posts: Arc<[Post]>,
-        ledger: Arc<Ledger>,
-        logging: Logging,
-        records: Option<Handle>,
-    ) -> Self {
-        Reloader { file, listeners, relays, posts, ledger, logging, records, unconfirmed: Arc::default() }
-    }
-
     /// Reads the file, and puts it in force in place of `running` if that can be done as a whole.
     ///
     /// # Errors
@@ -72,14 +65,14 @@ impl Reloader {
             let error = "see `faults` of the status, and try again";
             return Err(refused(Outcome::Busy, Vec::new(), Some(error.to_owned())));
         }
-        let Candidate { config, changes } = self.read(running)?;
+        let Candidate { config, changes, policies } = self.read(running)?;
         let answer = api::Reload {
             outcome: if changes.is_empty() { Outcome::Unchanged } else { Outcome::Applied },
             changes: changes.into_iter().map(told).collect(),
             error: None,
             warnings: config.warnings.clone(),
         };
-        let confirmations = if answer.changes.is_empty() { Vec::new() } else { self.apply(&config)? };
+        let confirmations = if answer.changes.is_empty() { Vec::new() } else { self.apply(&config, policies)? };
         *running = config;
         Ok(Sent { answer, confirmations })
     }
@@ -92,16 +85,19 @@ impl Reloader {
         };
         let mut config = Config::load(file, &io_features()).map_err(|error| invalid(error.to_string()))?;
         let places = config.keep_tenant_places(running);
-        let changes = running.changes(&config);
+        let mut changes = running.changes(&config);
         places.map_err(|error| refused(Outcome::NeedsRestart, changes.clone(), Some(error)))?;
         if changes.iter().any(|change| change.restart) {
             return Err(refused(Outcome::NeedsRestart, changes, None));
         }
-        Ok(Candidate { config, changes })
+        let policies = self.policies.prepare(&config);
+        let policies = policies.map_err(|error| refused(Outcome::Invalid, changes.clone(), Some(error)))?;
+        changes.extend(self.policies.changes(&policies));
+        Ok(Candidate { config, changes, policies })
     }
 
     /// From here on nothing can be refused any more.
-    fn apply(&self, config: &Config) -> Result<Vec<oneshot::Receiver<()>>, api::Reload> {
+    fn apply(&self, config: &Config, policies: Prepared) -> Result<Vec<oneshot::Receiver<()>>, api::Reload> {
         let local = os::local_addresses();
         let unread = |error| format!("the machine's addresses cannot be read: {error}");
         let local = local.map_err(|error| refused(Outcome::Invalid, Vec::new(), Some(unread(error))))?;
@@ -110,10 +106,34 @@ impl Reloader {
         // Workers refuse users of tenants that the ledger does not have.
         self.ledger.set_limits(total, &tenants);
         self.logging.set(config.log.level);
+        let tenants = self.policies.apply(policies);
         if let Some(records) = &self.records {
             records.configure(records::tenants(config));
         }
-        Ok(self.posts.iter().map(|post| self.send(post.clone(), settings.clone())).collect())
+        let sent = self.posts.iter().map(|post| self.send(post.clone(), settings.clone())).collect();
+        self.review(tenants);
+        Ok(sent)
+    }
+
+    /// Has every worker ask again about all that lives of these tenants, and once more when nothing can be under way
+    /// any longer that was decided before.
+    pub(crate) fn review(&self, tenants: Vec<TenantId>) {
+        if tenants.is_empty() {
+            return;
+        }
+        for post in self.posts.iter() {
+            let (post, tenants) = (post.clone(), tenants.clone());
+            tokio::spawn(async move {
+                for pause in [Duration::ZERO, VERDICT_DEADLINE * 2] {
+                    sleep(pause).await;
+                    for tenant in &tenants {
+                        while !post.send(Envelope::Order(Order::Review(*tenant))) {
+                            sleep(AGAIN).await;
+                        }
+                    }
+                }
+            });
+        }
     }
 
     fn options(&self, config: &Config, local: &[std::net::IpAddr]) -> ServerOptions {

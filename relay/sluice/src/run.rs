@@ -20,6 +20,7 @@ use crate::development::Credentials;
 use crate::driver::Choice;
 use crate::life::{Facts, Life, Lister, Reloaded, Signals, Sources};
 use crate::logging::Logging;
+use crate::policies::Policies;
 use crate::pseudonym::Pseudonyms;
 use crate::records::desk::{Desk, Expiries};
 use crate::records::{Directories, Records};
@@ -56,9 +57,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new(cores.len(), build).map_err(|error| error.to_string())?);
     // Before anybody listens: keys whose end came while nobody looked are gone now.
     let (records, expiries) = record(&config, &metrics, &pseudonyms)?;
+    let shared = shared(&config, relays.len())?;
+    let policies = Policies::start(&config, shared.ledger.clone())?;
+    policies.show(&metrics, || os::now().unix_seconds);
     let plan = Plan {
         options: wiring::options(&config, listeners.clone(), relays.clone(), &local, cores.len() as u8),
-        shared: shared(&config, relays.len())?,
+        shared,
         cores: &cores,
         choice: &choice,
         disable: &config.io.disable,
@@ -67,6 +71,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         slots: wiring::slots(&config, cores.len()),
         recording: records.as_ref().map(Records::recording),
         bans: records.as_ref().map_or(Ok(Arc::default()), Records::bans)?,
+        policies: policies.clone(),
     };
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -106,22 +111,26 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             ledger: plan.shared.ledger.clone(),
             lister,
             desk,
+            policies: policies.clone(),
             drain: None,
             terminated: false,
-            reloader: Reloader::new(
-                args.config.clone(),
-                listeners.clone(),
-                relays.clone(),
-                workers.posts(),
-                plan.shared.ledger.clone(),
+            reloader: Reloader {
+                file: args.config.clone(),
+                listeners: listeners.clone(),
+                relays: relays.clone(),
+                posts: workers.posts(),
+                ledger: plan.shared.ledger.clone(),
                 logging,
-                handle,
-            ),
+                records: handle,
+                policies: policies.clone(),
+                unconfirmed: Arc::default(),
+            },
             last_reload: None,
             service: Service::new(),
             reloaded: Reloaded::new(),
         };
-        let told = records.as_ref().map(Records::told).unwrap_or_default();
+        let mut told = records.as_ref().map(Records::told).unwrap_or_default();
+        told.extend(policies.told());
         let start = Start {
             listeners: &listeners,
             choice: &choice,

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::cli::Failure;
 use crate::driver::{self, Choice};
+use crate::policies::{Chain, Policies};
 use crate::recorder::{Recorder, Recording};
 
 /// Between two looks whether a worker has ended: nothing else is left to be done.
@@ -39,6 +40,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) recording: Option<Recording>,
     /// Who is banned from the first packet on.
     pub(crate) bans: Arc<Bans>,
+    /// Who decides before they are recorded.
+    pub(crate) policies: Arc<Policies>,
 }
 
 /// The running workers.
@@ -63,7 +66,7 @@ struct Seat {
     posts: Arc<[Post]>,
     cells: Arc<WorkerCells>,
     latency: LatencyRecorder,
-    recorder: Recorder,
+    decide: Chain<Recorder>,
 }
 
 /// The two steps of a start, which all workers take together: when every ring is enabled nothing may
@@ -97,8 +100,9 @@ impl Workers {
             let (cells, latency) = metrics.worker(id).ok_or("a worker without metrics")?;
             let options = ServerOptions { worker: id, ..plan.options.clone() };
             let (shared, posts, core) = (plan.shared.clone(), posts.clone(), plan.cores[i]);
-            let recorder = Recorder::new(plan.recording.clone(), waker);
-            let seat = Seat { id, core, options, shared, mailbox, posts, cells, latency, recorder };
+            let recorder = Recorder::new(plan.recording.clone(), waker.clone());
+            let decide = Chain::new(plan.policies.clone(), recorder, waker);
+            let seat = Seat { id, core, options, shared, mailbox, posts, cells, latency, decide };
             let (gate, go) = mpsc::channel();
             let steps = Steps { report: report.clone(), go };
             let ended = ended.clone();
@@ -183,7 +187,7 @@ impl Seat {
         let rng = OsRng.unwrap_err();
         let parts = Parts {
             io,
-            decide: self.recorder,
+            decide: self.decide,
             rng: rand_chacha_of(rng),
             options: self.options,
             shared: self.shared,

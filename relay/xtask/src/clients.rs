@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::report::Report;
 use crate::server::{self, Server};
 use crate::{
-    as_unit, install, kills, life, netns, outside, personal, probe, prometheus, quality, records, sha256, shell,
-    turnutils,
+    as_unit, install, kills, life, netns, outside, personal, policies, probe, prometheus, quality, records, sha256,
+    shell, turnutils,
 };
 
 /// The realm of the listeners.
@@ -206,6 +206,7 @@ pub(crate) const GROUPS: &[&str] = &[
     "prometheus",
     "life",
     "records",
+    "policies",
     "kills",
     "nat",
     "firefox",
@@ -275,6 +276,9 @@ pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result
     }
     if wants("records") {
         records::run(report, &mut shown);
+    }
+    if wants("policies") {
+        policies::run(report, peers.port, &mut shown);
     }
     if wants("kills") {
         kills::run(report, &mut shown);

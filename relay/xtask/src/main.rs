@@ -18,6 +18,7 @@ mod nightly;
 mod outside;
 mod personal;
 mod plugins;
+mod policies;
 mod probe;
 mod prometheus;
 mod quality;

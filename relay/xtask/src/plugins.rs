@@ -22,7 +22,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const WORKSPACE: &str = "plugins/Cargo.toml";
 
 /// Options of `cargo xtask plugins`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub(crate) struct PluginsArgs {
     /// Build this project in place of the repository's own plugins
     #[arg(long, value_name = "FOLDER")]

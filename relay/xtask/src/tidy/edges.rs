@@ -24,6 +24,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "sluice-wire",
             "sluice-crypto",
             "sluice-metrics",
+            "sluice-geo",
+            "sluice-policy",
             "sluice-turn",
             "sluice-config",
             "sluice-net",
@@ -48,7 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "sluice-record",
         ],
     ),
-    ("sluice-xtask", &["sluice-base", "sluice-wire", "sluice-crypto"]),
+    ("sluice-xtask", &["sluice-base", "sluice-wire", "sluice-crypto", "sluice-geo"]),
     ("sluice-loadgen", &["sluice-base", "sluice-wire", "sluice-crypto"]),
     ("sluice-bench-cores", &["sluice-base", "sluice-wire", "sluice-crypto", "sluice-turn"]),
     // A server of others, to be measured beside ours.

@@ -1,0 +1,229 @@
+//! What a component is, whether it answers its recorded cases, and what runs.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+use sluice_admin::{Method, api};
+use sluice_config::Config;
+use sluice_policy::{Case, EngineChoice, Host, Plugin, Sets, Source};
+
+use crate::ask::AskArgs;
+use crate::banner;
+use crate::cli::Failure;
+use crate::policies::{cases_beside, host_options, read};
+
+/// `sluice plugin check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The component.
+    file: PathBuf,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// `sluice plugin test`.
+#[derive(Args, Debug)]
+pub(crate) struct TestArgs {
+    /// The component.
+    file: PathBuf,
+    /// The folder of the cases; without it the one beside the component, of the same name with `.cases`.
+    #[arg(long, value_name = "DIR")]
+    cases: Option<PathBuf>,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// How it is run and shown.
+#[derive(Args, Debug)]
+pub(crate) struct Form {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// What runs it: auto, cranelift or pulley.
+    #[arg(long, default_value = "auto", value_parser = engine, value_name = "ENGINE")]
+    engine: EngineChoice,
+}
+
+fn engine(name: &str) -> Result<EngineChoice, String> {
+    let found = EngineChoice::NAMED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, choice)| *choice).ok_or_else(|| "it is auto, cranelift or pulley".to_owned())
+}
+
+/// Asks the running relay.
+pub(super) fn list(ask: &AskArgs) -> Result<(), Failure> {
+    let plugins: api::Plugins = ask.call(Method::GET, api::PLUGINS)?;
+    ask.print(&plugins, list_text)
+}
+
+/// Says what a component is.
+pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let (host, plugin) = open(&args.file, &args.form)?;
+    show(&args.form, &Checked::of(&host, &plugin), Checked::text)
+}
+
+fn open(file: &Path, form: &Form) -> Result<(Host, Plugin), Failure> {
+    let mut options = host_options(&Config::default())?;
+    options.engine = form.engine;
+    let host = Host::start(options)?;
+    let source = Source {
+        name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        bytes: read(file).map_err(|error| format!("{}: {error}", file.display()))?,
+        settings: "{}".to_owned(),
+        ..Source::default()
+    };
+    let plugin = host.inspect(&source, &Arc::default());
+    let plugin = plugin.map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok((host, plugin))
+}
+
+/// What there is to say of a component.
+#[derive(Serialize)]
+struct Checked {
+    name: String,
+    version: String,
+    digest: String,
+    bytes: usize,
+    hooks: Vec<&'static str>,
+    facts: Vec<String>,
+    grants: Vec<&'static str>,
+    counters: Vec<String>,
+    engine: &'static str,
+}
+
+impl Checked {
+    fn of(host: &Host, plugin: &Plugin) -> Self {
+        Checked {
+            name: plugin.name().to_owned(),
+            version: plugin.version().to_owned(),
+            digest: plugin.digest().to_owned(),
+            bytes: plugin.size(),
+            hooks: plugin.hooks().iter().map(|hook| hook.name()).collect(),
+            facts: plugin.facts().names(),
+            grants: plugin.grants().iter().map(|grant| grant.name()).collect(),
+            counters: plugin.counters().iter().map(|counter| counter.name.clone()).collect(),
+            engine: host.engine().0.name(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let list = |items: &[&str]| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
+        let owned = |items: &[String]| list(&items.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut text = format!("{} {}: it loads\n", self.name, self.version);
+        let mut line = |name: &str, value: &str| text += &format!("  {name:<10} {value}\n");
+        line("digest", &self.digest);
+        line("size", &format!("{} bytes", self.bytes));
+        line("hooks", &list(&self.hooks));
+        line("is told", &owned(&self.facts));
+        line("needs", &list(&self.grants));
+        line("counters", &owned(&self.counters));
+        line("engine", self.engine);
+        text
+    }
+}
+
+/// What came of the cases.
+#[derive(Serialize)]
+struct Tested {
+    cases: Vec<Ran>,
+    passed: usize,
+    failed: usize,
+}
+
+#[derive(Serialize)]
+struct Ran {
+    case: String,
+    hook: String,
+    description: String,
+    passed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    answer: Value,
+    microseconds: u64,
+    memory_bytes: usize,
+}
+
+/// Runs recorded cases.
+pub(super) fn test(args: &TestArgs) -> Result<(), Failure> {
+    let TestArgs { file, cases: folder, form } = args;
+    let cases = match folder {
+        Some(folder) => Case::read(folder)?,
+        None => cases_beside(file)?,
+    };
+    if cases.is_empty() {
+        return Err(format!(
+            "there are no cases: say --cases DIR, or put them into {}",
+            file.with_extension("cases").display()
+        ));
+    }
+    let (host, plugin) = open(file, form)?;
+    let ran: Vec<Ran> = cases.iter().map(|case| run(&host, &plugin, case)).collect();
+    let failed = ran.iter().filter(|ran| !ran.passed).count();
+    let tested = Tested { passed: ran.len() - failed, failed, cases: ran };
+    show(form, &tested, tested_text)?;
+    if failed == 0 { Ok(()) } else { Err(format!("{failed} of {} cases failed", cases.len())) }
+}
+
+fn run(host: &Host, plugin: &Plugin, case: &Case) -> Ran {
+    let sets = Arc::new(Sets::default());
+    let ran = host.answer_case(plugin, case, &sets);
+    let compared = ran.as_ref().map_err(Clone::clone).and_then(|ran| case.compare(ran));
+    let (answer, took, memory_bytes) = match ran {
+        Ok(ran) => (ran.answer.unwrap_or(Value::Null), ran.took, ran.memory_bytes),
+        Err(_) => Default::default(),
+    };
+    Ran {
+        case: case.name.clone(),
+        hook: case.hook().to_owned(),
+        description: case.description().to_owned(),
+        passed: compared.is_ok(),
+        error: compared.err(),
+        answer,
+        microseconds: took.as_micros() as u64,
+        memory_bytes,
+    }
+}
+
+fn tested_text(tested: &Tested) -> String {
+    let mut text = String::new();
+    for ran in &tested.cases {
+        let (mark, about) = (if ran.passed { "ok  " } else { "FAIL" }, &ran.description);
+        let memory = ran.memory_bytes >> 10;
+        let _ = writeln!(text, "{mark} {} ({}, {} us, {memory} KiB) {about}", ran.case, ran.hook, ran.microseconds);
+        if let Some(error) = &ran.error {
+            let _ = writeln!(text, "     {error}");
+        }
+    }
+    let _ = writeln!(text, "{} passed, {} failed", tested.passed, tested.failed);
+    text
+}
+
+fn show<T: Serialize>(form: &Form, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    let text = match form.json {
+        true => serde_json::to_string_pretty(value).map_err(|error| error.to_string())? + "\n",
+        false => words(value),
+    };
+    banner::say(&text);
+    Ok(())
+}
+
+fn list_text(plugins: &api::Plugins) -> String {
+    if plugins.plugins.is_empty() {
+        return "no plugin decides for anybody\n".to_owned();
+    }
+    let mut text = format!("engine: {}\n", plugins.engine);
+    for plugin in &plugins.plugins {
+        let _ = writeln!(text, "{} {} {}", plugin.name, plugin.version, plugin.digest);
+        let _ = writeln!(text, "  decides  {}", plugin.hooks.join(", "));
+        let grants = if plugin.grants.is_empty() { "nothing".to_owned() } else { plugin.grants.join(", ") };
+        let _ = writeln!(text, "  granted  {grants}");
+        for binding in &plugin.tenants {
+            let mode = if binding.dry_run { " (dry run)" } else { "" };
+            let _ = writeln!(text, "  for      {}{mode}", binding.tenant);
+        }
+    }
+    text
+}

@@ -1,0 +1,336 @@
+//! The policies of this process: plugins from files, places from a database, and who they decide for.
+
+mod chain;
+mod figures;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rand_core::{OsRng, TryRngCore};
+use sluice_admin::api;
+use sluice_base::limits::{PLUGIN_BYTES_MAX, POLICY_THREADS_MAX};
+use sluice_base::policy::Question;
+use sluice_base::{Secret, TenantId};
+use sluice_config::{Change, Config, Engine, PluginGrant};
+use sluice_geo::Source as Places;
+use sluice_policy::{
+    Case, EngineChoice, Grant, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Table, Tenant, digest,
+};
+use sluice_turn::Ledger;
+
+use crate::cli::Failure;
+
+pub(crate) use chain::Chain;
+
+/// The plugins that decide, if there are any.
+pub(crate) struct Policies {
+    /// Made with the first plugin, and never again.
+    host: OnceLock<Host>,
+    ledger: Arc<Ledger>,
+    running: Mutex<Running>,
+}
+
+/// What is in force.
+#[derive(Default)]
+struct Running {
+    places: Option<Places>,
+    /// Loaded plugins, each with all that it was loaded by.
+    loaded: Vec<(String, Arc<Plugin>)>,
+    /// Of everything that decides: two that are alike decide alike.
+    fingerprint: String,
+    /// Realms by tenant.
+    realms: Vec<String>,
+    /// A fault of the database of places was told already.
+    told: bool,
+}
+
+/// Policies that were loaded and checked, ready to come into force.
+pub(crate) struct Prepared {
+    table: Table,
+    running: Running,
+}
+
+impl Policies {
+    /// Those of a configuration, in force.
+    pub(crate) fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Arc<Self>, Failure> {
+        let policies = Policies { host: OnceLock::new(), ledger, running: Mutex::default() };
+        let prepared = policies.prepare(config)?;
+        policies.apply(prepared);
+        Ok(Arc::new(policies))
+    }
+
+    /// The host, once there was a plugin.
+    pub(crate) fn host(&self) -> Option<&Host> {
+        self.host.get()
+    }
+
+    /// Loads all that a configuration names. What is in force stays so.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in words.
+    pub(crate) fn prepare(&self, config: &Config) -> Result<Prepared, Failure> {
+        let places = config.geo.database.as_deref().map(Places::open).transpose();
+        let places = places.map_err(|error| format!("geo.database: {error}"))?;
+        let realms = realms(config);
+        if config.plugins.is_empty() && self.host().is_none() {
+            let running = Running { places, realms, ..Running::default() };
+            return Ok(Prepared { table: Table::default(), running });
+        }
+        let host = self.host_for(config)?;
+        let sets = Arc::new(sets(config));
+        let mut fingerprint = format!("{:?}\n{:?}\n", config.geo, node(config));
+        let mut loaded = Vec::new();
+        for plugin in &config.plugins {
+            let (key, plugin) = self.load(host, plugin, &sets)?;
+            let _ = writeln!(fingerprint, "{key}");
+            loaded.push((key, plugin));
+        }
+        let tenants = tenants(config, &loaded);
+        for tenant in &tenants {
+            let plugins = tenant.plugins.iter().map(|(plugin, mode)| (plugin.name(), *mode));
+            let _ = writeln!(fingerprint, "{} {:?}", tenant.name, plugins.collect::<Vec<_>>());
+        }
+        let table = host.bind(tenants, node(config), sets).map_err(|error| error.to_string())?;
+        Ok(Prepared { table, running: Running { places, loaded, fingerprint, realms, told: false } })
+    }
+
+    /// What a reload would change beside the keys of the configuration: files with another content.
+    pub(crate) fn changes(&self, prepared: &Prepared) -> Vec<Change> {
+        let running = self.running();
+        let is_new = |(key, plugin): &&(String, Arc<Plugin>)| {
+            let same_name = running.loaded.iter().find(|(_, known)| known.name() == plugin.name());
+            same_name.is_some_and(|(known, before)| known != key && before.digest() != plugin.digest())
+        };
+        let changed = prepared.running.loaded.iter().filter(is_new);
+        changed
+            .map(|(_, plugin)| Change { key: format!("plugin.{} (its file)", plugin.name()), restart: false })
+            .collect()
+    }
+
+    /// Puts prepared policies in force; the tenants for whom something else decides now.
+    pub(crate) fn apply(&self, prepared: Prepared) -> Vec<TenantId> {
+        let Prepared { table, running: new } = prepared;
+        let mut running = self.running();
+        let changed = running.fingerprint != new.fingerprint;
+        *running = new;
+        let Some(host) = self.host() else {
+            return Vec::new();
+        };
+        host.set_places(running.places.as_ref().map(Places::database));
+        let mut tenants: Vec<TenantId> = host.table().tenants().chain(table.tenants()).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        for plugin in table.plugins() {
+            for warning in plugin.warnings() {
+                tracing::warn!(plugin = plugin.name(), "a plugin warns of its settings: {warning}");
+            }
+        }
+        host.swap(table);
+        if changed { tenants } else { Vec::new() }
+    }
+
+    /// Looks whether the database of places or a plan has become another; the tenants for whom that may matter.
+    pub(crate) fn look(&self) -> Vec<TenantId> {
+        let Some(host) = self.host() else {
+            return Vec::new();
+        };
+        let mut tenants = match host.renew() {
+            Ok(tenants) => tenants,
+            Err(error) => {
+                tracing::warn!("a plan cannot be had again, and its tenant is served until its end: {error}");
+                Vec::new()
+            }
+        };
+        let mut running = self.running();
+        match running.places.as_mut().map(Places::look) {
+            Some(Ok(true)) => {
+                running.told = false;
+                host.set_places(running.places.as_ref().map(Places::database));
+                tracing::info!("the database of places is another one");
+                tenants.extend(host.table().tenants());
+            }
+            Some(Err(error)) if !std::mem::replace(&mut running.told, true) => {
+                tracing::warn!("the former database of places goes on: {error}");
+            }
+            _ => {}
+        }
+        tenants
+    }
+
+    /// What is said at the start.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let Some(host) = self.host() else {
+            return Vec::new();
+        };
+        let (kind, why) = host.engine();
+        let mut told = vec![format!("plugins run on {}: {why}", kind.name())];
+        told.extend(host.table().bindings().map(|(tenant, plugin, mode)| {
+            let dry_run = if mode == Mode::DryRun { ", as a dry run" } else { "" };
+            let hooks: Vec<_> = plugin.hooks().iter().map(|hook| hook.name()).collect();
+            format!("{} {} decides {} for {tenant}{dry_run}", plugin.name(), plugin.version(), hooks.join(", "))
+        }));
+        if self.running().places.is_none() {
+            told.push("there is no database of places (geo.database): every place is unknown".to_owned());
+        }
+        told
+    }
+
+    /// What decides for whom.
+    pub(crate) fn list(&self) -> api::Plugins {
+        let Some(host) = self.host() else {
+            return api::Plugins::default();
+        };
+        let (kind, why) = host.engine();
+        let table = host.table();
+        let plugin = |plugin: &Arc<Plugin>| api::Plugin {
+            name: plugin.name().to_owned(),
+            version: plugin.version().to_owned(),
+            digest: plugin.digest().to_owned(),
+            hooks: plugin.hooks().iter().map(|hook| hook.name().to_owned()).collect(),
+            grants: plugin.grants().iter().map(|grant| grant.name().to_owned()).collect(),
+            tenants: table
+                .bindings()
+                .filter(|(_, bound, _)| Arc::ptr_eq(bound, plugin))
+                .map(|(tenant, _, mode)| api::Binding { tenant: tenant.to_owned(), dry_run: mode == Mode::DryRun })
+                .collect(),
+        };
+        let plugins = table.plugins().iter().map(plugin).collect();
+        api::Plugins { engine: format!("{}: {why}", kind.name()), plugins }
+    }
+
+    /// What an admission policy is told beside the question.
+    fn standing(&self, question: &Question) -> Standing {
+        let (of_user, of_tenant) = self.ledger.allocations(question.tenant, &question.user);
+        let own = u32::from(question.allocation.is_some());
+        Standing {
+            subject_allocations: of_user.saturating_sub(own),
+            tenant_allocations: of_tenant.saturating_sub(own),
+            realm: self.running().realms.get(usize::from(question.tenant.0)).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn host_for(&self, config: &Config) -> Result<&Host, Failure> {
+        if let Some(host) = self.host() {
+            return Ok(host);
+        }
+        let host = Host::start(host_options(config)?)?;
+        let (engine, reason) = host.engine();
+        tracing::info!(reason, "plugins run on {}", engine.name());
+        Ok(self.host.get_or_init(|| host))
+    }
+
+    /// A plugin, or the one that is loaded already and is the same in everything.
+    fn load(
+        &self,
+        host: &Host,
+        plugin: &sluice_config::Plugin,
+        sets: &Arc<Sets>,
+    ) -> Result<(String, Arc<Plugin>), Failure> {
+        let failed = |error: String| format!("plugin {}: {}: {error}", plugin.name, plugin.file.display());
+        let bytes = read(&plugin.file).map_err(failed)?;
+        let cases = cases_beside(&plugin.file).map_err(failed)?;
+        let key = format!(
+            "{} {} {:?} {} {sets:?} {}",
+            plugin.name,
+            digest(&bytes),
+            plugin.grants,
+            plugin.settings,
+            cases.len()
+        );
+        if let Some((_, loaded)) = self.running().loaded.iter().find(|(known, _)| *known == key) {
+            return Ok((key, loaded.clone()));
+        }
+        let source = Source {
+            name: plugin.name.clone(),
+            bytes,
+            pinned: plugin.digest.clone(),
+            settings: plugin.settings.clone(),
+            grants: plugin.grants.iter().map(granted).collect(),
+            cases,
+        };
+        let loaded = host.load(&source, sets).map_err(|error| failed(error.to_string()))?;
+        Ok((key, Arc::new(loaded)))
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The component of a file.
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let opened = File::open(file).and_then(|file| file.take(PLUGIN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    opened.map(|_| bytes).map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// The cases that came with a component: in a folder beside it, of the same name.
+pub(crate) fn cases_beside(file: &Path) -> Result<Vec<Case>, Failure> {
+    let folder = file.with_extension("cases");
+    if folder.is_dir() { Case::read(&folder) } else { Ok(Vec::new()) }
+}
+
+/// The options of a host, with a key that dies with the process.
+pub(crate) fn host_options(config: &Config) -> Result<HostOptions, Failure> {
+    let mut key = [0; 32];
+    OsRng.try_fill_bytes(&mut key).map_err(|error| format!("the system gave no randomness: {error}"))?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(HostOptions {
+        engine: match config.policy.engine {
+            Engine::Auto => EngineChoice::Auto,
+            Engine::Cranelift => EngineChoice::Cranelift,
+            Engine::Pulley => EngineChoice::Pulley,
+        },
+        memory_bytes: config.policy.memory_bytes,
+        deadline: config.policy.deadline,
+        queue: config.policy.queue,
+        threads: cores.clamp(1, POLICY_THREADS_MAX),
+        key: Secret::new(key),
+    })
+}
+
+fn granted(grant: &PluginGrant) -> Grant {
+    match grant {
+        PluginGrant::Kv => Grant::Kv,
+        PluginGrant::Geo => Grant::Geo,
+        PluginGrant::Pseudonym => Grant::Pseudonym,
+        PluginGrant::RawAddresses => Grant::RawAddresses,
+    }
+}
+
+fn sets(config: &Config) -> Sets {
+    let mut sets = Sets::default();
+    config.geo.sets.iter().for_each(|set| sets.insert(set.name.clone(), set.countries.clone()));
+    sets
+}
+
+fn node(config: &Config) -> Node {
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let policy = &config.policy;
+    Node { id: policy.node_id.clone(), region: some(&policy.node_region), country: some(&policy.node_country) }
+}
+
+fn tenants(config: &Config, loaded: &[(String, Arc<Plugin>)]) -> Vec<Tenant> {
+    let bound = |policy: &sluice_config::TenantPolicy| {
+        let mode = if policy.dry_run { Mode::DryRun } else { Mode::Enforce };
+        loaded.get(policy.plugin).map(|(_, plugin)| (plugin.clone(), mode))
+    };
+    let tenant = |(id, tenant): (usize, &sluice_config::Tenant)| Tenant {
+        id: TenantId(id as u16),
+        name: tenant.name.clone(),
+        plugins: tenant.policies.iter().filter_map(bound).collect(),
+    };
+    config.tenants.iter().enumerate().map(tenant).collect()
+}
+
+/// The realm of each tenant: of the first listener that is its own, else of the first.
+fn realms(config: &Config) -> Vec<String> {
+    let realm = |id: usize| {
+        let own = config.listen.iter().find(|listen| usize::from(listen.tenant.0) == id);
+        own.or(config.listen.first()).map_or_else(String::new, |listen| listen.realm.clone())
+    };
+    (0..config.tenants.len()).map(realm).collect()
+}
