@@ -77,6 +77,23 @@ impl<R: RngCore> Server<R> {
         }));
     }
 
+    /// Tells of a permission that a second thought has ended: once for each, as of the refusal that it would be now.
+    pub(crate) fn tell_cut(&mut self, now: Now, slot: u32) {
+        if !self.options.events {
+            return;
+        }
+        let allocation = self.at(slot);
+        self.tell(RelayEvent::Denied(Denied {
+            session: Some(allocation.session),
+            tenant: allocation.identity.tenant,
+            user: allocation.identity.user.clone(),
+            client: allocation.client.address,
+            unix_seconds: now.unix_seconds,
+            method: method_label(Method::CREATE_PERMISSION),
+            code: Code::Forbidden,
+        }));
+    }
+
     /// Tells of the streams that have ended since.
     pub(crate) fn tell_streams(&mut self, now: Now) {
         let ended = self.quality.take_ended(now.unix_seconds);

@@ -45,7 +45,7 @@ impl<R: RngCore> Server<R> {
                 match self.asked.len() < QUESTIONS_PER_WORKER_MAX {
                     true => self.review(now, slot, Some(peer), Why::Changed),
                     // Nobody can say yes to it.
-                    false => self.end_permission(now, slot, peer),
+                    false => self.cut(now, slot, peer),
                 }
             }
         }
@@ -105,8 +105,15 @@ impl<R: RngCore> Server<R> {
                 }
             }
             (Verdict::Deny(_), None) => return self.end(now, id, EndReason::Policy),
-            (Verdict::Deny(_), Some(peer)) => self.end_permission(now, slot, peer),
+            (Verdict::Deny(_), Some(peer)) => self.cut(now, slot, peer),
         }
         self.update_routes(slot);
+    }
+
+    fn cut(&mut self, now: Now, slot: u32, peer: Pii<IpAddr>) {
+        if self.permissions.contains_key(&(slot, peer)) {
+            self.tell_cut(now, slot);
+            self.end_permission(now, slot, peer);
+        }
     }
 }

@@ -353,3 +353,21 @@ fn a_question_waits_as_long_as_the_options_say() {
     let sent = relay.pass(millis(51));
     assert_eq!(client.only_answer(&relay, sent).code(), 508);
 }
+
+#[test]
+fn what_a_changed_policy_ends_is_told() {
+    let mut relay = Relay::new();
+    let mut client = Client::new(CLIENT);
+    client.allocated(&mut relay);
+    client.permit(&mut relay, &[peer()]);
+    relay.decide =
+        Box::new(|question| Some(if question.peers.is_empty() { YES } else { Verdict::Deny(Denial::Forbidden) }));
+    assert!(relay.review(TenantId(0)));
+    let cut = denied(&relay)[0];
+    assert_eq!((cut.session, cut.code), (Some(relay.questions[0].session), Code::Forbidden));
+    assert_eq!(cut.method, MethodLabel::CreatePermission);
+    relay.decide = Box::new(|_| Some(Verdict::Deny(Denial::Forbidden)));
+    assert!(relay.review(TenantId(0)));
+    assert_eq!(denied(&relay).len(), 1, "there was no permission any more");
+    assert_eq!(ended(&relay)[0].reason, EndReason::Policy);
+}
