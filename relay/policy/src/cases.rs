@@ -56,6 +56,8 @@ pub struct Ran {
     pub took: Duration,
     /// Bytes of the instance's memory.
     pub memory_bytes: usize,
+    /// What was executed, about one for each instruction; `None` where the host does not count.
+    pub fuel: Option<u64>,
 }
 
 impl Case {
@@ -156,11 +158,11 @@ impl Case {
             return Err(mistake);
         }
         let took = began.elapsed();
-        let (answer, memory_bytes) = match called {
-            Ok((answer, used)) => (Ok(answer), used.memory_bytes),
-            Err(failure) => (Err(failure), 0),
+        let (answer, used) = match called {
+            Ok((answer, used)) => (Ok(answer), used),
+            Err(failure) => (Err(failure), Default::default()),
         };
-        Ok(Ran { answer, took, memory_bytes })
+        Ok(Ran { answer, took, memory_bytes: used.memory_bytes, fuel: used.fuel })
     }
 
     /// The answer as JSON; within it, that the case itself is wrong.

@@ -60,6 +60,8 @@ pub(crate) struct Pool {
     pub(crate) memory_bytes: usize,
     /// Instances at the same time.
     pub(crate) instances: u32,
+    /// Whether what guests execute is counted.
+    pub(crate) fuel: bool,
 }
 
 impl Running {
@@ -91,7 +93,7 @@ fn no_native_code(error: &wasmtime::Error) -> String {
 
 /// Whether native code can be run: by running some.
 fn probe(pool: Pool) -> wasmtime::Result<()> {
-    let engine = engine(EngineKind::Cranelift, Pool { instances: 1, ..pool })?;
+    let engine = engine(EngineKind::Cranelift, Pool { instances: 1, fuel: false, ..pool })?;
     // (module (func (export "f")))
     const NOTHING: &[u8] =
         b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a\x04\x01\x02\0\x0b";
@@ -108,6 +110,7 @@ fn engine(kind: EngineKind, pool: Pool) -> wasmtime::Result<Engine> {
         config.target("pulley64")?;
     }
     config.wasm_component_model(true).epoch_interruption(true).max_wasm_stack(PLUGIN_STACK_BYTES_MAX);
+    config.consume_fuel(pool.fuel);
     // Not more of the address space than an instance may use: its accesses are compared, not guarded.
     config.memory_reservation(pool.memory_bytes as u64).memory_guard_size(0).memory_may_move(false);
     config.memory_reservation_for_growth(0);

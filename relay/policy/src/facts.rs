@@ -27,6 +27,8 @@ pub struct Node {
     pub region: Option<String>,
     /// ISO 3166-1 alpha-2.
     pub country: Option<String>,
+    /// It sends records to another machine, wherever that is.
+    pub ships: bool,
 }
 
 /// What the question itself does not say, and an admission policy is told.

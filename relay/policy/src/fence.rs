@@ -102,14 +102,16 @@ impl Fence {
             }
         }
         let place = Place { country: node.country.clone(), ..Place::default() };
-        // What is kept is kept where the node is. A place that is not known is outside.
+        // A place that is not known is outside.
         let of_node = |places| Rule { places, unknown: false }.admits(&place, sets);
+        // What is kept is kept where the node is; where it is sent, nobody knows.
+        let is_stored_well = if node.ships { fence.storage == wit::PlaceRule::Any } else { of_node(fence.storage) };
         let in_region = fence
             .regions
             .as_ref()
             .is_none_or(|regions| node.region.as_ref().is_some_and(|region| regions.contains(region)));
         Ok(Fence {
-            node: of_node(fence.nodes) && of_node(fence.storage) && in_region,
+            node: of_node(fence.nodes) && is_stored_well && in_region,
             clients: Rule { places: fence.clients, unknown: fence.admit_unknown_clients },
             peers: Rule { places: fence.peers, unknown: fence.admit_unknown_peers },
             database_age_most: fence.max_database_age.map(|seconds| Duration::from_secs(u64::from(seconds))),
@@ -256,6 +258,13 @@ mod tests {
         let node = Node { country: Some("DE".to_owned()), ..Node::default() };
         let fences = Fences::new(plan, &node, &Sets::default(), Instant::now()).unwrap();
         assert_eq!(fences.judge(&at("DE"), &[], &Sets::default()), None);
+        let stored = wit::Fence { storage: Only(vec![set("EU")]), ..fence(Any) };
+        let plan = |fence| wit::Fences { general: fence, local: vec![], valid_for: None };
+        for (ships, outside) in [(false, None), (true, Some(Outside::Node))] {
+            let node = Node { country: Some("DE".to_owned()), ships, ..Node::default() };
+            let fences = Fences::new(plan(stored.clone()), &node, &Sets::default(), Instant::now()).unwrap();
+            assert_eq!(fences.judge(&at("DE"), &[], &Sets::default()), outside);
+        }
         let region = wit::Fence { regions: Some(vec!["eu-central".to_owned()]), ..fence(Any) };
         assert_eq!(judge(region, &at("DE")), Some(Outside::Node));
     }

@@ -44,6 +44,8 @@ pub struct HostOptions {
     pub queue: usize,
     /// Threads that ask.
     pub threads: usize,
+    /// Count what plugins execute, which is the same on every machine and slower: for their authors.
+    pub fuel: bool,
     /// From which every key of a token is made. It dies with the process.
     pub key: Secret<[u8; 32]>,
 }
@@ -163,7 +165,7 @@ impl Host {
     pub fn start(options: HostOptions) -> Result<Self, String> {
         let threads = options.threads.max(1);
         // Beside those of the threads: one for a load.
-        let pool = Pool { memory_bytes: options.memory_bytes, instances: threads as u32 + 1 };
+        let pool = Pool { memory_bytes: options.memory_bytes, instances: threads as u32 + 1, fuel: options.fuel };
         let running = Running::start(options.engine, pool)?;
         let (jobs, queue) = bounded(options.queue);
         for i in 0..threads {
@@ -233,7 +235,8 @@ impl Host {
         let grants = grants.map_or_else(|| checked.needs.clone(), <[Grant]>::to_vec);
         let (pre, indices) = checked.link(engine, &grants)?;
         let ticker = self.0.running.ticker.clone();
-        let guest = Guest { pre, indices, ticker, memory_bytes: self.0.options.memory_bytes };
+        let HostOptions { memory_bytes, fuel, .. } = self.0.options;
+        let guest = Guest { pre, indices, ticker, memory_bytes, fuel };
         let mut plugin = Plugin {
             name: source.name.as_str().into(),
             digest,
@@ -386,11 +389,13 @@ impl Host {
             tenancies: Vec::new(),
         };
         for (plugin, mode) in &tenant.plugins {
+            let named = |error| BindError { tenant: tenant.name.clone(), plugin: plugin.name.to_string(), error };
+            if let Some(hook) = plugin.hooks.iter().find(|hook| !hook.is_kept()) {
+                return Err(named(LoadError::NotKept(*hook)));
+            }
             let context = self.context(plugin, &tenant.name, &table.sets);
             if plugin.hooks.contains(&Hook::Geofence) {
-                let fences = self.fences(plugin, &context, table);
-                let named = |error| BindError { tenant: tenant.name.clone(), plugin: plugin.name.to_string(), error };
-                let fences = fences.map_err(named)?;
+                let fences = self.fences(plugin, &context, table).map_err(named)?;
                 bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences });
             }
             bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context });

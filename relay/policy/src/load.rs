@@ -55,6 +55,9 @@ pub enum LoadError {
         /// Where it differs.
         error: String,
     },
+    /// It decides what this host does not carry out.
+    #[error("it decides {0}, which this version does not carry out: bind a plugin without it")]
+    NotKept(Hook),
     /// It failed while it was asked something at load.
     #[error("{stage} failed ({failure}): {error}")]
     Failed {

@@ -42,6 +42,8 @@ pub(crate) struct Guest {
     pub(crate) indices: Indices,
     pub(crate) ticker: Ticker,
     pub(crate) memory_bytes: usize,
+    /// Whether what it executes is counted.
+    pub(crate) fuel: bool,
 }
 
 /// Where its hooks are.
@@ -178,6 +180,8 @@ impl std::fmt::Debug for Plugin {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Used {
     pub(crate) memory_bytes: usize,
+    /// Where it is counted.
+    pub(crate) fuel: Option<u64>,
 }
 
 impl Guest {
@@ -209,10 +213,16 @@ impl Guest {
         store.set_hostcall_fuel(PLUGIN_ANSWER_BYTES_MAX);
         store.epoch_deadline_trap();
         store.set_epoch_deadline(epochs_until(deadline));
+        if self.fuel {
+            let _ = store.set_fuel(u64::MAX);
+        }
         let instance = self.pre.instantiate(&mut store);
         let answer = instance.and_then(|instance| call(&mut store, &instance));
         match answer {
-            Ok(answer) if Instant::now() < deadline => Ok((answer, Used { memory_bytes: store.data().memory_bytes() })),
+            Ok(answer) if Instant::now() < deadline => {
+                let fuel = store.get_fuel().ok().map(|left| u64::MAX - left);
+                Ok((answer, Used { memory_bytes: store.data().memory_bytes(), fuel }))
+            }
             Ok(_) => Err((Failure::Deadline, "its answer came too late".to_owned())),
             Err(error) => Err((Failure::of(&error, store.data().refused), format!("{error:#}"))),
         }

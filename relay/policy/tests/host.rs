@@ -185,6 +185,73 @@ fn start_up_code_has_the_limits_of_any_other() {
 }
 
 #[test]
+fn fuel_is_the_same_each_time_and_is_counted_for_authors_alone() {
+    let case = sluice_policy::Case::parse("c", r#"{"hook": "admission.allocate", "expect": {}}"#).unwrap().remove(0);
+    let fuel = |fuel| {
+        let mut options = support::options(EngineChoice::Auto, 64);
+        options.fuel = fuel;
+        let host = Host::start(options).unwrap();
+        let plugin = load(&host, "p", &Guest::default()).unwrap();
+        [(); 2].map(|()| host.answer_case(&plugin, &case, &Arc::default()).unwrap().fuel)
+    };
+    let [first, second] = fuel(true);
+    assert!(first > Some(0) && first == second, "{first:?} {second:?}");
+    assert_eq!(fuel(false), [None, None]);
+}
+
+/// A fence of these bytes.
+fn fence(plan: &str) -> Guest {
+    let export = r#"(func (export "sluice:policy/geofence@0.0.1#plan")
+        (param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 3328))"#;
+    let more = format!(r#"{export} (data (i32.const 3328) "{plan}")"#);
+    Guest { world: "geofence-policy", more, ..Guest::default() }
+}
+
+/// Clients and peers anywhere; clients only in places of which there are none; peers likewise.
+const OPEN: &str = r"\00";
+const NO_CLIENTS: &str = r"\01";
+const NO_PEERS: &str = r"\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\01";
+
+#[test]
+fn who_is_outside_of_a_fence_is_refused_without_a_question() {
+    for (plan, peers, verdict) in [
+        (OPEN, 1, Verdict::Allow(Grant::default())),
+        (NO_CLIENTS, 0, Verdict::Deny(Denial::Forbidden)),
+        (NO_PEERS, 0, Verdict::Allow(Grant::default())),
+        (NO_PEERS, 1, Verdict::Deny(Denial::Forbidden)),
+    ] {
+        let (host, _) = bound(EngineChoice::Auto, &[fence(plan)]);
+        let hook = if peers == 0 { Hook::Allocate } else { Hook::CreatePermission };
+        let at_once = host.ask(question(hook, peers), Default::default, Box::new(|_| panic!("a question")));
+        assert_eq!(at_once, Some(verdict), "{plan}");
+    }
+}
+
+#[test]
+fn a_peer_that_a_policy_denies_is_denied() {
+    let no = "(i32.store (i32.const 3072) (i32.const 2304)) (i32.const 3072)";
+    let (host, _) = bound(EngineChoice::Auto, &[Guest { permit: no.to_owned(), ..Guest::default() }]);
+    for hook in [Hook::CreatePermission, Hook::ChannelBind, Hook::Review] {
+        assert_eq!(ask(&host, question(hook, 1)), Verdict::Deny(Denial::Quota), "{hook:?}");
+    }
+    assert_eq!(ask(&host, question(Hook::Review, 0)), allowed(60), "the allocation itself");
+}
+
+#[test]
+fn a_plan_that_the_host_does_not_carry_out_is_not_bound() {
+    let host = host(EngineChoice::Auto);
+    let plugin =
+        load_with(&host, "p", with_all_hooks(&Guest { world: "host", ..Guest::default() }), "{}", &[]).unwrap();
+    let tenant = sluice_policy::Tenant {
+        id: sluice_base::TenantId(0),
+        name: "clinic".to_owned(),
+        plugins: vec![(plugin, Mode::DryRun)],
+    };
+    let error = host.bind(vec![tenant], Default::default(), Arc::default()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("log-plan") && error.contains("clinic"), "{error}");
+}
+
+#[test]
 fn settings_that_the_plugin_refuses_are_refused_with_their_place() {
     let host = host(EngineChoice::Auto);
     let strict = Guest { validate: "(i32.const 1568)".to_owned(), ..Guest::default() };

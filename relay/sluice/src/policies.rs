@@ -14,10 +14,11 @@ use sluice_admin::api;
 use sluice_base::limits::{PLUGIN_BYTES_MAX, POLICY_THREADS_MAX};
 use sluice_base::policy::Question;
 use sluice_base::{Secret, TenantId};
-use sluice_config::{Change, Config, Engine, PluginGrant};
+use sluice_config::{Change, Config, Engine, PluginGrant, Sink};
 use sluice_geo::Source as Places;
 use sluice_policy::{
-    Case, EngineChoice, Grant, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Table, Tenant, digest,
+    Case, EngineChoice, Grant, Hook, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Table, Tenant,
+    digest,
 };
 use sluice_turn::Ledger;
 
@@ -169,7 +170,7 @@ impl Policies {
         let mut told = vec![format!("plugins run on {}: {why}", kind.name())];
         told.extend(host.table().bindings().map(|(tenant, plugin, mode)| {
             let dry_run = if mode == Mode::DryRun { ", as a dry run" } else { "" };
-            let hooks: Vec<_> = plugin.hooks().iter().map(|hook| hook.name()).collect();
+            let hooks: Vec<_> = plugin.hooks().iter().map(told_hook).collect();
             format!("{} {} decides {} for {tenant}{dry_run}", plugin.name(), plugin.version(), hooks.join(", "))
         }));
         if self.running().places.is_none() {
@@ -288,6 +289,7 @@ pub(crate) fn host_options(config: &Config) -> Result<HostOptions, Failure> {
         deadline: config.policy.deadline,
         queue: config.policy.queue,
         threads: cores.clamp(1, POLICY_THREADS_MAX),
+        fuel: false,
         key: Secret::new(key),
     })
 }
@@ -301,6 +303,10 @@ fn granted(grant: &PluginGrant) -> Grant {
     }
 }
 
+fn told_hook(hook: &Hook) -> String {
+    if hook.is_asked() { hook.name().to_owned() } else { format!("{hook} (which nothing here asks for)") }
+}
+
 fn sets(config: &Config) -> Sets {
     let mut sets = Sets::default();
     config.geo.sets.iter().for_each(|set| sets.insert(set.name.clone(), set.countries.clone()));
@@ -310,7 +316,14 @@ fn sets(config: &Config) -> Sets {
 fn node(config: &Config) -> Node {
     let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let policy = &config.policy;
-    Node { id: policy.node_id.clone(), region: some(&policy.node_region), country: some(&policy.node_country) }
+    // Only this word lets records leave the machine.
+    let leaves = |sink: &Sink| matches!(sink, Sink::Http { allow_plaintext: true, .. });
+    Node {
+        id: policy.node_id.clone(),
+        region: some(&policy.node_region),
+        country: some(&policy.node_country),
+        ships: config.spool.sinks.iter().any(leaves),
+    }
 }
 
 fn tenants(config: &Config, loaded: &[(String, Arc<Plugin>)]) -> Vec<Tenant> {

@@ -4,10 +4,10 @@
 mod conduct;
 
 use sluice_plugin_sdk::types::{
-    Action, AttributeValue, CallContext, Denial, DenyCode, Endpoint, Grant, MediaKind, Node, Prefix, Verdict,
+    AttributeValue, CallContext, Denial, DenyCode, Endpoint, Grant, MediaKind, Node, Verdict,
 };
 
-use bindings::exports::sluice::policy::{admission, erasure, geofence, log_filter, log_plan, media, recording, setup};
+use bindings::exports::sluice::policy::{admission, erasure, geofence, media, recording, setup};
 use conduct::{Lie, behave};
 
 mod bindings {
@@ -24,8 +24,6 @@ mod bindings {
                 export sluice:policy/admission@0.0.1;
                 export sluice:policy/media@0.0.1;
                 export sluice:policy/recording@0.0.1;
-                export sluice:policy/log-plan@0.0.1;
-                export sluice:policy/log-filter@0.0.1;
                 export sluice:policy/geofence@0.0.1;
                 export sluice:policy/erasure@0.0.1;
             }
@@ -153,49 +151,6 @@ impl recording::Guest for Hostile {
             _ => recording::PastMedia::Keep,
         };
         recording::ReviewResult { verdict: recording::ReviewVerdict::Proceed(recording_grant(lie)), past }
-    }
-}
-
-impl log_plan::Guest for Hostile {
-    fn plan(_: CallContext, schemas: Vec<log_plan::Schema>) -> Vec<log_plan::KindPlan> {
-        let lie = conduct::at("log-plan");
-        let keep = |field: log_plan::Field| log_plan::FieldRule {
-            name: if lie == Some(Lie::Absurd) { "no-such-field".to_owned() } else { field.name },
-            durable: match lie {
-                Some(Lie::Absurd) => Action::TruncateAddress(Prefix { v4: 255, v6: 255 }),
-                Some(Lie::Huge) => Action::Replace(conduct::long_text(lie)),
-                _ => Action::Keep,
-            },
-            expiring: None,
-        };
-        let plan = |schema: log_plan::Schema| log_plan::KindPlan {
-            kind: if lie == Some(Lie::Absurd) { "no-such-kind".to_owned() } else { schema.kind },
-            fields: schema.fields.into_iter().map(keep).collect(),
-            retention: Some(u32::MAX),
-            sampling: log_plan::Sampling::All,
-            per_record: true,
-            obligations: grant(lie).obligations,
-        };
-        schemas.into_iter().map(plan).collect()
-    }
-}
-
-impl log_filter::Guest for Hostile {
-    fn filter(_: CallContext, records: Vec<log_filter::LogRecord>) -> Vec<log_filter::Disposition> {
-        let lie = conduct::at("filter");
-        let tightening = || log_filter::Tightening {
-            fields: vec![log_filter::FieldAction {
-                name: "no-such-field".to_owned(),
-                action: Action::Replace(conduct::long_text(lie)),
-            }],
-            retention: Some(u32::MAX),
-        };
-        let number = if lie == Some(Lie::Absurd) { records.len() + 1 } else { records.len() };
-        let disposition = |_| match lie {
-            Some(_) => log_filter::Disposition::Tighten(tightening()),
-            None => log_filter::Disposition::AsPlanned,
-        };
-        (0..number).map(disposition).collect()
     }
 }
 

@@ -54,7 +54,7 @@ impl Guest {
     /// Its component.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let admission = match self.world {
-            "base" => String::new(),
+            "base" | "geofence-policy" => String::new(),
             _ => format!(
                 r#"(func (export "sluice:policy/admission@0.0.1#allocate") (param i32) (result i32) {})
                    (func (export "sluice:policy/admission@0.0.1#permit-peers") (param i32) (result i32) {})"#,
@@ -110,15 +110,19 @@ pub(crate) fn host(engine: EngineChoice) -> Host {
 }
 
 pub(crate) fn host_of(engine: EngineChoice, queue: usize) -> Host {
-    let options = HostOptions {
+    Host::start(options(engine, queue)).unwrap()
+}
+
+pub(crate) fn options(engine: EngineChoice, queue: usize) -> HostOptions {
+    HostOptions {
         engine,
         memory_bytes: 4 << 20,
         deadline: Duration::from_millis(200),
         queue,
         threads: 2,
+        fuel: false,
         key: Secret::new([7; 32]),
-    };
-    Host::start(options).unwrap()
+    }
 }
 
 /// Loads a plugin without grants and settings.

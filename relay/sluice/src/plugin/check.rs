@@ -61,13 +61,14 @@ pub(super) fn list(ask: &AskArgs) -> Result<(), Failure> {
 
 /// Says what a component is.
 pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let (host, plugin) = open(&args.file, &args.form)?;
+    let (host, plugin) = open(&args.file, &args.form, false)?;
     show(&args.form, &Checked::of(&host, &plugin), Checked::text)
 }
 
-fn open(file: &Path, form: &Form) -> Result<(Host, Plugin), Failure> {
+/// With `fuel` what it executes is counted.
+fn open(file: &Path, form: &Form, fuel: bool) -> Result<(Host, Plugin), Failure> {
     let mut options = host_options(&Config::default())?;
-    options.engine = form.engine;
+    (options.engine, options.fuel) = (form.engine, fuel);
     let host = Host::start(options)?;
     let source = Source {
         name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -144,6 +145,8 @@ struct Ran {
     answer: Value,
     microseconds: u64,
     memory_bytes: usize,
+    /// What it executed: the same on every machine. Not there where the call failed.
+    fuel: Option<u64>,
 }
 
 /// Runs recorded cases.
@@ -159,8 +162,11 @@ pub(super) fn test(args: &TestArgs) -> Result<(), Failure> {
             file.with_extension("cases").display()
         ));
     }
-    let (host, plugin) = open(file, form)?;
-    let ran: Vec<Ran> = cases.iter().map(|case| run(&host, &plugin, case)).collect();
+    let (host, plugin) = open(file, form, false)?;
+    // Counting takes time: what takes how long is seen without it.
+    let (counting, counted) = open(file, form, true)?;
+    let run = |case| Ran { fuel: fuel(&counting, &counted, case), ..run(&host, &plugin, case) };
+    let ran: Vec<Ran> = cases.iter().map(run).collect();
     let failed = ran.iter().filter(|ran| !ran.passed).count();
     let tested = Tested { passed: ran.len() - failed, failed, cases: ran };
     show(form, &tested, tested_text)?;
@@ -184,7 +190,12 @@ fn run(host: &Host, plugin: &Plugin, case: &Case) -> Ran {
         answer,
         microseconds: took.as_micros() as u64,
         memory_bytes,
+        fuel: None,
     }
+}
+
+fn fuel(host: &Host, plugin: &Plugin, case: &Case) -> Option<u64> {
+    host.answer_case(plugin, case, &Arc::default()).ok()?.fuel
 }
 
 fn tested_text(tested: &Tested) -> String {
@@ -192,7 +203,9 @@ fn tested_text(tested: &Tested) -> String {
     for ran in &tested.cases {
         let (mark, about) = (if ran.passed { "ok  " } else { "FAIL" }, &ran.description);
         let memory = ran.memory_bytes >> 10;
-        let _ = writeln!(text, "{mark} {} ({}, {} us, {memory} KiB) {about}", ran.case, ran.hook, ran.microseconds);
+        let fuel = ran.fuel.map_or_else(String::new, |fuel| format!(", {fuel} of fuel"));
+        let Ran { case, hook, microseconds, .. } = ran;
+        let _ = writeln!(text, "{mark} {case} ({hook}, {microseconds} us, {memory} KiB{fuel}) {about}");
         if let Some(error) = &ran.error {
             let _ = writeln!(text, "     {error}");
         }

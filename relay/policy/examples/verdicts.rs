@@ -1,0 +1,111 @@
+//! What a verdict costs, from the question to the answer: the way to a thread, a fresh instance for each plugin, and
+//! back. `cargo xtask bench-policies` calls it with the folder of the components.
+#![allow(clippy::print_stdout, reason = "a table is what it is for")]
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use sluice_base::policy::{Endpoint, Hook, Question, Verdict};
+use sluice_base::{AddressClass, Pii, QuestionId, Secret, SessionId, TenantId};
+use sluice_policy::{EngineChoice, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Tenant};
+
+/// Questions of a row, after as many that are not counted.
+const QUESTIONS: usize = 4000;
+
+/// What a row binds to each tenant: a word for people, and components with their settings.
+type Bound = (&'static str, &'static [(&'static str, &'static str)]);
+
+const TEMPLATE: (&str, &str) = ("template", r#"{"per_user": 5}"#);
+const FENCE: (&str, &str) = (
+    "geofence",
+    r#"{"clients": {"only": ["DE"]}, "unknown_clients": "admit", "peers": "any", "nodes": "any", "storage": "any"}"#,
+);
+
+const ROWS: &[Bound] = &[
+    ("nothing", &[]),
+    ("a fence", &[FENCE]),
+    ("one in Rust", &[TEMPLATE]),
+    ("three in Rust", &[TEMPLATE, TEMPLATE, TEMPLATE]),
+    ("one in JavaScript", &[("opening-hours", r#"{"from": 0, "to": 24}"#)]),
+];
+
+fn main() -> Result<(), String> {
+    let folder = std::env::args().nth(1).ok_or("say the folder of the components")?;
+    println!("{:<10} {:>7}  {:<18} {:>10} {:>10} {:>10}", "engine", "tenants", "plugins", "median", "p99", "most");
+    for engine in [EngineChoice::Cranelift, EngineChoice::Pulley] {
+        for row in ROWS {
+            for tenants in [1, 100] {
+                measure(Path::new(&folder), engine, row, tenants)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn measure(folder: &Path, engine: EngineChoice, (word, plugins): &Bound, tenants: u16) -> Result<(), String> {
+    let host = Host::start(HostOptions {
+        engine,
+        memory_bytes: 32 << 20,
+        deadline: Duration::from_millis(300),
+        queue: 64,
+        threads: 2,
+        fuel: false,
+        key: Secret::new([7; 32]),
+    })?;
+    let loaded: Vec<(Arc<Plugin>, Mode)> =
+        plugins.iter().enumerate().map(|(i, plugin)| load(&host, folder, i, plugin)).collect::<Result<_, _>>()?;
+    let tenant = |id| Tenant { id: TenantId(id), name: format!("tenant-{id}"), plugins: loaded.clone() };
+    let table = host.bind((0..tenants).map(tenant).collect(), Node::default(), Arc::new(Sets::default()));
+    host.swap(table.map_err(|error| error.to_string())?);
+    let mut took = Vec::with_capacity(QUESTIONS);
+    for i in 0..2 * QUESTIONS {
+        let question = question(i as u64, TenantId(i as u16 % tenants));
+        let began = Instant::now();
+        let verdict = ask(&host, question)?;
+        if i >= QUESTIONS {
+            took.push(began.elapsed());
+        }
+        if !matches!(verdict, Verdict::Allow(_)) {
+            return Err(format!("{word}: {verdict:?}"));
+        }
+    }
+    took.sort_unstable();
+    let at = |part: usize| format!("{:.1} us", took[(QUESTIONS - 1) * part / 100].as_nanos() as f64 / 1e3);
+    let engine = host.engine().0.name();
+    println!("{engine:<10} {tenants:>7}  {word:<18} {:>10} {:>10} {:>10}", at(50), at(99), at(100));
+    Ok(())
+}
+
+fn load(host: &Host, folder: &Path, i: usize, (name, settings): &(&str, &str)) -> Result<(Arc<Plugin>, Mode), String> {
+    let file = folder.join(format!("{name}.wasm"));
+    let source = Source {
+        name: format!("{name}-{i}"),
+        bytes: std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?,
+        settings: (*settings).to_owned(),
+        ..Source::default()
+    };
+    let plugin = host.load(&source, &Arc::default()).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok((Arc::new(plugin), Mode::Enforce))
+}
+
+fn ask(host: &Host, question: Question) -> Result<Verdict, String> {
+    let (answer, answered) = mpsc::channel();
+    let now = host.ask(question, Standing::default, Box::new(move |verdict| _ = answer.send(verdict)));
+    now.map_or_else(|| answered.recv().map_err(|error| error.to_string()), Ok)
+}
+
+fn question(id: u64, tenant: TenantId) -> Question {
+    let address = Pii::new(([203, 0, 113, 1], 4000).into());
+    Question {
+        id: QuestionId(id),
+        hook: Hook::Allocate,
+        tenant,
+        user: Pii::new(b"alice"[..].into()),
+        client: Endpoint { address, class: AddressClass::Public, translated: false },
+        peers: Vec::new(),
+        session: SessionId([3; 16]),
+        allocation: None,
+        lifetime: None,
+    }
+}
