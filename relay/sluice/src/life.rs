@@ -1,5 +1,6 @@
 //! The life of a relay that serves: signals, what administrators ask, and the end.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,7 @@ use crate::policies::Policies;
 use crate::pseudonym::Pseudonyms;
 use crate::records::desk::Desk;
 use crate::records::report;
-use crate::reload::{self, Reloader};
+use crate::reload::{self, Candidate, Reloader};
 use crate::service::{Service, Standing};
 use crate::wellbeing::Wellbeing;
 
@@ -69,7 +70,7 @@ pub(crate) struct Life {
     pub(crate) drain: Option<Drain>,
     /// SIGTERM has come once: the next one ends the relay.
     pub(crate) terminated: bool,
-    pub(crate) reloader: Reloader,
+    pub(crate) reloader: Arc<Reloader>,
     pub(crate) last_reload: Option<api::LastReload>,
     pub(crate) service: Service,
     /// What a reload has come to, once the workers have confirmed.
@@ -80,8 +81,20 @@ pub(crate) struct Life {
 pub(crate) struct Reloaded {
     /// Reloads so far: the number of the last one.
     count: u64,
-    sender: mpsc::UnboundedSender<(u64, api::Outcome)>,
-    receiver: mpsc::UnboundedReceiver<(u64, api::Outcome)>,
+    sender: mpsc::UnboundedSender<Event>,
+    receiver: mpsc::UnboundedReceiver<Event>,
+    /// A file is being read.
+    is_reading: bool,
+    /// Who has asked for another reload meanwhile, and waits for the answer if it was not a signal.
+    waiting: VecDeque<(Option<Caller>, Option<Reply<api::Reload>>)>,
+}
+
+/// A reload whose file was read: what came of it, and who waits for the answer.
+struct Read {
+    number: u64,
+    candidate: Result<Candidate, api::Reload>,
+    caller: Option<Caller>,
+    reply: Option<Reply<api::Reload>>,
 }
 
 /// What moves a relay's life on.
@@ -108,6 +121,7 @@ enum Event {
     Look,
     Beat,
     Places,
+    Read(Box<Read>),
     Reloaded(u64, api::Outcome),
 }
 
@@ -155,7 +169,7 @@ impl Life {
                 _ = looks.tick(), if self.drain.is_some() => Event::Look,
                 _ = beats.tick() => Event::Beat,
                 _ = places.tick() => Event::Places,
-                Some((number, outcome)) = self.reloaded.receiver.recv() => Event::Reloaded(number, outcome),
+                Some(event) = self.reloaded.receiver.recv() => event,
             };
             if self.handle(event) {
                 break;
@@ -193,6 +207,7 @@ impl Life {
                 let tenants = self.policies.look();
                 self.reloader.review(tenants);
             }
+            Event::Read(read) => self.read(*read),
             Event::Reloaded(number, outcome) => self.reloaded(number, outcome),
         }
         false
@@ -217,13 +232,40 @@ impl Life {
         self.look()
     }
 
-    /// Reads the configuration again, and answers whoever waits for it.
+    /// Has the configuration read again.
     fn reload(&mut self, caller: Option<Caller>, reply: Option<Reply<api::Reload>>) {
-        let unix_seconds = os::now().unix_seconds;
+        if std::mem::replace(&mut self.reloaded.is_reading, true) {
+            // What was read may be older than what this one is about; one more is enough for all signals.
+            let is_told = reply.is_none() && self.reloaded.waiting.iter().any(|(_, reply)| reply.is_none());
+            if !is_told {
+                self.reloaded.waiting.push_back((caller, reply));
+            }
+            return;
+        }
         self.service.reloading();
         self.reloaded.count += 1;
-        let number = self.reloaded.count;
-        let sent = match self.reloader.reload(&mut self.config) {
+        let (number, outcome) = (self.reloaded.count, self.reloaded.sender.clone());
+        let (reloader, running) = (self.reloader.clone(), self.config.clone());
+        tokio::spawn(async move {
+            let candidate = reloader.read(running).await;
+            let _ = outcome.send(Event::Read(Box::new(Read { number, candidate, caller, reply })));
+        });
+    }
+
+    /// Puts in force what was read, and answers whoever waits for it.
+    fn read(&mut self, read: Read) {
+        self.put(read);
+        self.reloaded.is_reading = false;
+        if let Some((caller, reply)) = self.reloaded.waiting.pop_front() {
+            self.reload(caller, reply);
+        }
+    }
+
+    fn put(&mut self, read: Read) {
+        let Read { number, candidate, caller, reply } = read;
+        let unix_seconds = os::now().unix_seconds;
+        let put = candidate.and_then(|candidate| self.reloader.put(candidate, &mut self.config));
+        let sent = match put {
             Ok(sent) => sent,
             Err(answer) => {
                 self.last_reload = Some(api::LastReload { unix_seconds, outcome: answer.outcome });
@@ -244,7 +286,7 @@ impl Life {
             let answer = sent.confirmed().await;
             let keys = answer.changes.iter().map(|change| change.key.clone()).collect();
             desk.note(if caller.is_some() { "reload" } else { "reload (SIGHUP)" }, keys, caller).await;
-            let _ = outcome.send((number, answer.outcome));
+            let _ = outcome.send(Event::Reloaded(number, answer.outcome));
             match answer.outcome {
                 api::Outcome::Unconfirmed => tracing::error!("{}", reload::text(&answer)),
                 _ => tracing::info!("{}", reload::text(&answer)),
@@ -414,7 +456,7 @@ fn every(period: Duration) -> Interval {
 impl Reloaded {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Reloaded { count: 0, sender, receiver }
+        Reloaded { count: 0, sender, receiver, is_reading: false, waiting: VecDeque::new() }
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Reloader {
 }
 
 /// A configuration that may come into force.
-struct Candidate {
+pub(crate) struct Candidate {
     config: Config,
     changes: Vec<Change>,
     policies: Prepared,
@@ -56,16 +56,12 @@ pub(crate) struct Sent {
 }
 
 impl Reloader {
-    /// Reads the file, and puts it in force in place of `running` if that can be done as a whole.
+    /// Puts a configuration in force in place of `running` if that can be done as a whole.
     ///
     /// # Errors
     /// Why everything stays as it is.
-    pub(crate) fn reload(&self, running: &mut Config) -> Result<Sent, api::Reload> {
-        if self.unconfirmed.load(Ordering::Acquire) > 0 {
-            let error = "see `faults` of the status, and try again";
-            return Err(refused(Outcome::Busy, Vec::new(), Some(error.to_owned())));
-        }
-        let Candidate { config, changes, policies } = self.read(running)?;
+    pub(crate) fn put(&self, candidate: Candidate, running: &mut Config) -> Result<Sent, api::Reload> {
+        let Candidate { config, changes, policies } = candidate;
         let answer = api::Reload {
             outcome: if changes.is_empty() { Outcome::Unchanged } else { Outcome::Applied },
             changes: changes.into_iter().map(told).collect(),
@@ -77,8 +73,21 @@ impl Reloader {
         Ok(Sent { answer, confirmations })
     }
 
-    /// The file, unless it is wrong or cannot come into force as a whole.
-    fn read(&self, running: &Config) -> Result<Candidate, api::Reload> {
+    /// The file, unless it is wrong or cannot come into force as a whole. Plugins are compiled, which may take many
+    /// seconds: a thread of its own waits for it.
+    ///
+    /// # Errors
+    /// Why everything stays as it is.
+    pub(crate) async fn read(self: Arc<Self>, running: Config) -> Result<Candidate, api::Reload> {
+        if self.unconfirmed.load(Ordering::Acquire) > 0 {
+            let error = "see `faults` of the status, and try again";
+            return Err(refused(Outcome::Busy, Vec::new(), Some(error.to_owned())));
+        }
+        let read = tokio::task::spawn_blocking(move || self.candidate(&running)).await;
+        read.unwrap_or_else(|_| Err(refused(Outcome::Invalid, Vec::new(), Some("a fault of this relay".to_owned()))))
+    }
+
+    fn candidate(&self, running: &Config) -> Result<Candidate, api::Reload> {
         let invalid = |error: String| refused(Outcome::Invalid, Vec::new(), Some(error));
         let Some(file) = &self.file else {
             return Err(invalid("this relay was started without a configuration: there is nothing to read".to_owned()));

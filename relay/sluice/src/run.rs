@@ -114,7 +114,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             policies: policies.clone(),
             drain: None,
             terminated: false,
-            reloader: Reloader {
+            reloader: Arc::new(Reloader {
                 file: args.config.clone(),
                 listeners: listeners.clone(),
                 relays: relays.clone(),
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
                 records: handle,
                 policies: policies.clone(),
                 unconfirmed: Arc::default(),
-            },
+            }),
             last_reload: None,
             service: Service::new(),
             reloaded: Reloaded::new(),
@@ -147,17 +147,27 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         }
         tracing::info!(driver = choice.name(), workers = cores.len(), "started");
         life.run(Sources { signals, commands, ends }).await;
-        let stopped = workers.stop();
-        // The ends of all sessions are said by now.
-        let written = records.map_or(Ok(()), Records::stop);
-        drop(stop);
-        for listener in admin.into_iter().chain(control) {
-            // What a task that panicked had to say may hold personal data.
-            listener.await.map_err(|_| "an HTTP listener panicked; this is a fault of sluice: please report it")?;
-        }
-        tracing::info!("stopped");
-        stopped.and(written)
+        end(workers, records, stop, admin.into_iter().chain(control)).await
     })
+}
+
+/// Ends the workers, then what keeps records, then those who listen.
+async fn end(
+    workers: Workers,
+    records: Option<Records>,
+    stop: tokio::sync::watch::Sender<()>,
+    listeners: impl Iterator<Item = tokio::task::JoinHandle<()>>,
+) -> Result<(), Failure> {
+    let stopped = workers.stop();
+    // The ends of all sessions are said by now.
+    let written = records.map_or(Ok(()), Records::stop);
+    drop(stop);
+    for listener in listeners {
+        // What a task that panicked had to say may hold personal data.
+        listener.await.map_err(|_| "an HTTP listener panicked; this is a fault of sluice: please report it")?;
+    }
+    tracing::info!("stopped");
+    stopped.and(written)
 }
 
 /// The configuration; without a file that of development, with the credentials for it.

@@ -105,10 +105,13 @@ pub(crate) fn options(
     }
 }
 
-/// How long a question may stay open: an allocation that waits for its record no longer than is configured.
+/// How long a question may stay open: an allocation that waits for its record no longer than is configured, after the
+/// plugins have had their time.
 fn verdict_deadline(config: &Config) -> Duration {
     let waits = config.privacy.records && config.privacy.admission == Admission::Required;
-    if waits { config.privacy.admission_wait } else { VERDICT_DEADLINE }
+    let asks = config.tenants.iter().any(|tenant| !tenant.policies.is_empty());
+    let plugins = if asks { config.policy.deadline } else { Duration::ZERO };
+    if waits { (plugins + config.privacy.admission_wait).min(VERDICT_DEADLINE) } else { VERDICT_DEADLINE }
 }
 
 /// The ledger of all quotas that span workers.
@@ -189,6 +192,27 @@ mod tests {
     use super::*;
     use sluice_base::TenantId;
     use sluice_config::Listen;
+
+    #[test]
+    fn who_waits_for_a_record_has_waited_for_the_plugins_before() {
+        let mut config = Config::default();
+        assert_eq!(verdict_deadline(&config), VERDICT_DEADLINE);
+        config.privacy.records = true;
+        assert_eq!(verdict_deadline(&config), config.privacy.admission_wait);
+        let policies = vec![sluice_config::TenantPolicy { plugin: 0, dry_run: false }];
+        config.tenants = vec![sluice_config::Tenant {
+            name: "main".to_owned(),
+            secrets: Vec::new(),
+            users: Vec::new(),
+            limits: sluice_config::TenantLimits { tenant: Default::default(), user: Default::default() },
+            privacy: sluice_config::TenantPrivacy { ip_retention_days: 7 },
+            policies,
+        }];
+        assert_eq!(verdict_deadline(&config), config.policy.deadline + config.privacy.admission_wait);
+        config.policy.deadline = sluice_base::limits::POLICY_DEADLINE_MAX;
+        config.privacy.admission_wait = Duration::from_millis(350);
+        assert_eq!(verdict_deadline(&config), VERDICT_DEADLINE);
+    }
 
     #[test]
     fn a_wildcard_becomes_one_socket_per_address() {

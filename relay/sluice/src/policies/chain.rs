@@ -109,3 +109,91 @@ fn within(grant: Grant, verdict: Verdict) -> Verdict {
         no => no,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sluice_base::policy::{Denial, Endpoint, Hook};
+    use sluice_base::{AddressClass, Mono, Pii, SessionId, TenantId};
+    use sluice_config::Config;
+
+    use super::*;
+
+    /// Answers the first questions at once, the last later.
+    #[derive(Default)]
+    struct Inner {
+        asked: Vec<QuestionId>,
+        later: bool,
+    }
+
+    const INNER: u64 = 60;
+
+    impl Decide for Inner {
+        fn ask(&mut self, _: Now, question: Question) -> Option<Verdict> {
+            self.asked.push(question.id);
+            (!self.later).then(|| allowed(INNER))
+        }
+
+        fn poll(&mut self, _: Now) -> Option<(QuestionId, Verdict)> {
+            self.asked.pop().map(|id| (id, allowed(INNER)))
+        }
+    }
+
+    fn allowed(seconds: u64) -> Verdict {
+        Verdict::Allow(Grant { valid_for: Some(Duration::from_secs(seconds)), ..Grant::default() })
+    }
+
+    fn question() -> Question {
+        let address = Pii::new("192.0.2.7:4000".parse().unwrap());
+        Question {
+            id: QuestionId(7),
+            hook: Hook::Allocate,
+            tenant: TenantId(0),
+            user: Pii::new(b"alice"[..].into()),
+            client: Endpoint { address, class: AddressClass::Public, translated: false },
+            peers: Vec::new(),
+            session: SessionId([9; 16]),
+            allocation: None,
+            lifetime: None,
+        }
+    }
+
+    fn chain(later: bool) -> Chain<Inner> {
+        let config = Config::default();
+        let policies = Policies::start(&config, crate::wiring::ledger(&config)).unwrap();
+        Chain::new(policies, Inner { later, ..Inner::default() }, Waker::new(|| ()))
+    }
+
+    fn now() -> Now {
+        Now { mono: Mono::default(), unix_seconds: 0 }
+    }
+
+    #[test]
+    fn what_the_policies_deny_the_next_one_never_hears_of() {
+        let mut chain = chain(false);
+        let no = Verdict::Deny(Denial::Forbidden);
+        assert_eq!(chain.decided(now(), question(), no), Some(no));
+        assert!(chain.inner.asked.is_empty());
+    }
+
+    #[test]
+    fn what_both_allow_is_within_both_grants() {
+        let mut at_once = chain(false);
+        assert_eq!(at_once.decided(now(), question(), allowed(10)), Some(allowed(10)));
+        assert_eq!(at_once.decided(now(), question(), allowed(100)), Some(allowed(INNER)));
+        let mut later = chain(true);
+        assert_eq!(later.decided(now(), question(), allowed(10)), None);
+        assert_eq!(later.poll(now()), Some((QuestionId(7), allowed(10))));
+        assert!(later.granted.is_empty());
+    }
+
+    #[test]
+    fn a_verdict_that_comes_later_goes_on_to_the_next_one() {
+        let mut chain = chain(false);
+        chain.asked.insert(QuestionId(7), question());
+        chain.answers.give(QuestionId(7), allowed(10));
+        assert_eq!(chain.poll(now()), Some((QuestionId(7), allowed(10))));
+        assert_eq!(chain.inner.asked, [QuestionId(7)]);
+    }
+}
