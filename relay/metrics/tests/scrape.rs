@@ -10,7 +10,10 @@ use sluice_base::io::IoStats;
 use sluice_base::stats::media::{Media, MediaCounter, media_place, media_places};
 use sluice_base::stats::{Code, Counter, Counters, Direction, DropReason, Leg, Method, Single};
 use sluice_base::{TenantId, WorkerId};
-use sluice_metrics::{Admissions, BuildInfo, FAMILIES, Kind, Metrics, Records, Unit, documentation};
+use sluice_metrics::{
+    Admissions, BuildInfo, FAMILIES, Family, Kind, Metrics, OwnCounter, Policies, PolicyDurations, Records, Unit,
+    documentation,
+};
 
 fn metrics(workers: usize) -> Metrics {
     let build = BuildInfo {
@@ -32,8 +35,14 @@ fn value(text: &str, series: &str) -> f64 {
 
 #[test]
 fn everything_is_exported_as_zero_from_the_start() {
-    let text = metrics(2).render().unwrap();
-    for family in FAMILIES {
+    let metrics = metrics(2);
+    let there = |text: &str, family: &Family| text.contains(&format!("# TYPE {} ", family.name));
+    let text = metrics.render().unwrap();
+    // Without a plugin or a database there is nobody to tell of.
+    let (some, all): (Vec<_>, Vec<_>) = FAMILIES.iter().partition(|family| !there(&text, family));
+    let told = |family: &Family| family.labels.contains(&"plugin") || family.name == "sluice_geo_database_age_seconds";
+    assert!(some.iter().copied().all(told), "{:?}", some.iter().map(|f| f.name).collect::<Vec<_>>());
+    for family in all {
         assert!(text.contains(&format!("# TYPE {} {}\n", family.name, family.kind.text())), "{}", family.name);
         assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
     }
@@ -155,6 +164,44 @@ fn the_record_plane_is_asked_at_each_scrape() {
 }
 
 #[test]
+fn policies_are_asked_at_each_scrape() {
+    let metrics = metrics(1);
+    let labels = |rest: &[&str]| std::iter::once("fence").chain(rest.iter().copied()).map(str::to_owned).collect();
+    metrics.watch_policies(move || Policies {
+        waiting: 2,
+        places_age_seconds: Some(86_400.0),
+        verdicts: vec![(labels(&["geofence", "deny"]), 3)],
+        failures: vec![(labels(&["trap"]), 4)],
+        lines_dropped: vec![(labels(&[]), 5)],
+        mistakes: vec![(labels(&[]), 6)],
+        bounds: &[0.001],
+        durations: vec![PolicyDurations { labels: labels(&["allocate"]), buckets: vec![7, 1], sum: 0.5 }],
+        own: vec![OwnCounter {
+            name: "sluice_plugin_fence_seen_total".to_owned(),
+            help: "Seen.".to_owned(),
+            labels: vec!["tenant".to_owned()],
+            values: vec!["clinic".to_owned()],
+            value: 9,
+        }],
+    });
+    let text = metrics.render().unwrap();
+    for (series, expected) in [
+        ("sluice_policy_queue_depth", 2.0),
+        ("sluice_geo_database_age_seconds", 86_400.0),
+        ("sluice_policy_verdicts_total{plugin=\"fence\",hook=\"geofence\",verdict=\"deny\"}", 3.0),
+        ("sluice_policy_failures_total{plugin=\"fence\",reason=\"trap\"}", 4.0),
+        ("sluice_policy_log_lines_dropped_total{plugin=\"fence\"}", 5.0),
+        ("sluice_policy_counter_mistakes_total{plugin=\"fence\"}", 6.0),
+        ("sluice_policy_duration_seconds_bucket{plugin=\"fence\",hook=\"allocate\",le=\"0.001\"}", 7.0),
+        ("sluice_policy_duration_seconds_count{plugin=\"fence\",hook=\"allocate\"}", 8.0),
+        ("sluice_plugin_fence_seen_total{tenant=\"clinic\"}", 9.0),
+    ] {
+        assert_eq!(value(&text, series), expected);
+    }
+    assert!(FAMILIES.iter().all(|family| text.contains(&format!("# TYPE {} ", family.name))));
+}
+
+#[test]
 fn names_follow_the_rules() {
     let mut names = HashSet::new();
     for family in FAMILIES {
@@ -179,6 +226,9 @@ fn names_follow_the_rules() {
                 "tenant",
                 "outcome",
                 "cause",
+                "plugin",
+                "hook",
+                "verdict",
             ];
             assert!(known.contains(label), "{label} is not known to be bounded and free of personal data");
         }
