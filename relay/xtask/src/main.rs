@@ -1,10 +1,11 @@
-//! Development tasks: `cargo xtask test`, `as-unit`, `bench-turn`, `nightly`, `plugins`, `tidy`.
+//! Development tasks: `cargo xtask test`, `as-unit`, `bench-turn`, `bench-policies`, `nightly`, `plugins`, `tidy`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod adversary;
 mod as_unit;
 mod bench;
+mod bench_policies;
 mod clients;
 mod disk;
 mod install;
@@ -55,6 +56,8 @@ enum Task {
     AsUnit(as_unit::AsUnitArgs),
     /// Compare sluice with coturn: CPU time per packet, latency, loss
     BenchTurn(bench::BenchArgs),
+    /// What a verdict of policies costs, on both engines
+    BenchPolicies,
     /// What takes too long for each change: many seeds, long overload, the whole benchmark
     Nightly(nightly::NightlyArgs),
     /// Build the components of plugins/, or of a project like them
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Inside(args) => test::run_inside(&args),
         Task::AsUnit(args) => as_unit::run(&args).inspect_err(|error| eprintln!("as-unit: {error}")).is_ok(),
         Task::BenchTurn(args) => bench::run(&args).inspect_err(|error| eprintln!("bench-turn: {error}")).is_ok(),
+        Task::BenchPolicies => bench_policies::run().inspect_err(|error| eprintln!("bench-policies: {error}")).is_ok(),
         Task::Nightly(args) => nightly::run(&args),
         Task::Plugins(args) => plugins::run(&args).inspect_err(|error| eprintln!("plugins: {error}")).is_ok(),
         Task::Tidy => tidy::run(),

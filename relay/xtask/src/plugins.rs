@@ -22,7 +22,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const WORKSPACE: &str = "plugins/Cargo.toml";
 
 /// Options of `cargo xtask plugins`.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 pub(crate) struct PluginsArgs {
     /// Build this project in place of the repository's own plugins
     #[arg(long, value_name = "FOLDER")]
@@ -59,6 +59,12 @@ pub(crate) fn run(args: &PluginsArgs) -> Result<(), String> {
         println!("{} ({size} bytes)", path.display());
     }
     Ok(())
+}
+
+/// Every component that tests of the relay ask for, in whatever language it is written.
+pub(crate) fn all() -> Result<(), String> {
+    build_ours(&Way::find()?)?;
+    javascript::build(&components()).map(drop)
 }
 
 /// The gate's part: they are formatted, free of warnings, tested natively, and become components; and so does what

@@ -1,31 +1,20 @@
-//! Policies under real clients: a fence lets in and keeps out, what it no longer allows stops at once, and a plugin that
-//! misbehaves harms nobody but the tenant that has it.
+//! Policies under real clients: a fence lets in and keeps out, what it no longer allows stops at once, and a plugin
+//! that misbehaves harms nobody but the tenant that has it.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+mod stage;
 
-use sluice_geo::Place;
-use sluice_geo::write::Writer;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use crate::life::{Folder, Load};
+use serde_json::Value;
+
+use crate::life::{Load, wait_for};
 use crate::report::Report;
-use crate::server::{self, Server};
-use crate::{clients, netns, plugins, shell, turnutils};
-
-/// How long one client may take.
-const CLIENT_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long a reload may take to reach the flows: many times what it takes.
-const CUT_LIMIT: Duration = Duration::from_secs(2);
+use crate::{shell, turnutils};
+use stage::{Fence, INSIDE, NOWHERE, OUTSIDE, Stage};
 
 /// How much the relay's memory may grow while a plugin misbehaves.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
-
-/// Clients of the test: in Germany, in the United States, and where nobody knows.
-const INSIDE: u16 = 5;
-const OUTSIDE: u16 = 40;
-const NOWHERE: u16 = 70;
 
 /// What a plugin does in a hook, the code that its tenant's client is told, and the reason that is counted.
 const CONDUCTS: &[(&str, &str, u16, &str)] = &[
@@ -37,11 +26,29 @@ const CONDUCTS: &[(&str, &str, u16, &str)] = &[
     ("huge", "allocate", 508, "answer"),
     ("lie", "permit-peers", 508, "answer"),
     ("spin", "permit-peers", 508, "deadline"),
+    ("trap", "permit-peers", 508, "trap"),
 ];
 
-/// Components that no configuration with them comes into force.
-const UNLOADABLE: &[(&str, &str)] =
-    &[("hostile-start-up", "deadline"), ("hostile-describe", "deadline"), ("hostile-ungranted", "the grant \"kv\"")];
+/// Components that no configuration with them comes into force: what they do, where, and what is said of it.
+const UNLOADABLE: &[(&str, &str, &str, &str)] = &[
+    ("hostile-start-up", "", "", "deadline"),
+    ("hostile-describe", "", "", "deadline"),
+    ("hostile-ungranted", "", "", "the grant \"kv\""),
+    ("hostile-logs", "", "", "does not carry out"),
+    ("hostile-any", "spin", "validate-settings", "deadline"),
+    ("hostile-any", "allocate", "validate-settings", "memory"),
+    ("hostile-any", "spin", "fences", "deadline"),
+    ("hostile-any", "trap", "fences", "trap"),
+    ("hostile-any", "lie", "fences", "names a set that the operator does not have"),
+    ("hostile-any", "oblige", "fences", "obligation"),
+    ("hostile-any", "huge", "fences", "memory"),
+];
+
+/// A rule by which the peers of the test are outside.
+const PEERS_ELSEWHERE: &str = "{ only = [\"US\"] }, unknown_peers = \"refuse\"";
+
+/// Reloads while packets flow and clients come.
+const RELOADS: usize = 12;
 
 /// All of it; inside of the namespace.
 pub(crate) fn run(report: &Report, peer_port: u16, shown: &mut String) {
@@ -52,250 +59,207 @@ pub(crate) fn run(report: &Report, peer_port: u16, shown: &mut String) {
     });
     let Some(stage) = stage else { return };
     report.test("policies: a client inside of the fence is served", || stage.served(INSIDE));
-    report.test("policies: a client outside is refused with 403", || stage.refused(stage.port, OUTSIDE, 403));
+    report.test("policies: a client outside is refused with 403, which the audit has", || outside(&stage));
     report.test("policies: a client of unknown place is refused with 403", || stage.refused(stage.port, NOWHERE, 403));
     report.test("policies: verdicts are counted by plugin and hook", || {
-        stage.counted("sluice_policy_verdicts_total{hook=\"geofence\",plugin=\"fence\",verdict=\"deny\"}", 2)
+        stage.counted("sluice_policy_verdicts_total{plugin=\"fence\",hook=\"geofence\",verdict=\"deny\"}", 2)
     });
-    report.test("policies: what a changed fence no longer allows is cut at once", || cut(&stage));
-    for (what, hook, code, reason) in CONDUCTS {
-        report.test(&format!("policies: beside a plugin that does {what} in {hook} nobody loses a packet"), || {
-            hostile(&stage, what, hook, *code, reason)
-        });
-    }
+    report.test("policies: a peer outside is refused with 403", || peer_outside(&stage));
+    report.test("policies: a changed fence cuts a call with its next packet", || cut(&stage));
+    report.test("policies: a changed fence cuts one peer of a call", || peer_cut(&stage));
+    report.test("policies: reloads and rollbacks under load lose no verdict and no packet", || reloads(&stage));
+    report.test("policies: a component made of JavaScript decides", || javascript(&stage));
+    report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(&stage));
     report.test("policies: what does not load changes nothing", || unloadable(&stage));
-    report.test("policies: the relay ends in order", || {
-        let Stage { folder, server, .. } = stage;
-        let ended = server.stop();
-        drop(folder);
-        ended
-    });
-    let log = netns::folder().map(|folder| folder.join("policies.log"));
-    shown.push_str(&log.and_then(|f| std::fs::read_to_string(f).map_err(|e| e.to_string())).unwrap_or_default());
+    report.test("policies: the relay ends in order", || stage.end(shown));
 }
 
-/// A relay with two tenants: of one a fence decides, of the other what misbehaves.
-struct Stage {
-    folder: Folder,
-    server: Server,
-    port: u16,
-    hostile_port: u16,
-    peer_port: u16,
-    metrics: SocketAddr,
-    database: PathBuf,
-}
+/// A client of `turnutils_uclient` that goes on beside the test.
+struct Beside(Child);
 
-impl Stage {
-    fn set(peer_port: u16) -> Result<Self, String> {
-        plugins::run(&plugins::PluginsArgs::default())?;
-        let folder = Folder::new("policies")?;
-        let [port, hostile_port, metrics_port] = [(); 3].map(|()| server::free_udp_port(netns::RELAY_V4));
-        let (port, hostile_port) = (port?, hostile_port?);
-        let metrics = clients::address(netns::RELAY_V4, metrics_port?)?;
-        let database = netns::folder()?.join("places.mmdb");
-        std::fs::write(&database, places()?).map_err(|e| format!("{}: {e}", database.display()))?;
-        let text = configuration(&folder, [port, hostile_port], metrics, &database, "DE", None);
-        folder.write(&text)?;
-        let server = folder.start("policies.log", port, None)?;
-        let said = server.output();
-        match said.contains("fence 0.0.1 decides geofence for main") || said.contains("decides geofence for main") {
-            true => Ok(Stage { folder, server, port, hostile_port, peer_port, metrics, database }),
-            false => Err(format!("the start does not say who decides:\n{}", shell::tail(&said, 20))),
-        }
+impl Beside {
+    /// Starts one with so many packets, one each 20 ms.
+    fn start(stage: &Stage, packets: &str) -> Result<Self, String> {
+        let mut command = Command::new("turnutils_uclient");
+        stage.arguments(&mut command, stage.port, INSIDE, packets);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        child.map(Beside).map_err(|e| format!("turnutils_uclient: {e}"))
     }
 
-    /// Has another fence, and another plugin for the other tenant, come into force.
-    fn reload(&self, country: &str, hostile: Option<(&str, &str)>) -> Result<(), String> {
-        self.write(country, hostile)?;
-        let reload = self.folder.json(&["reload"])?;
-        if reload["outcome"] == "applied" { Ok(()) } else { Err(reload.to_string()) }
+    /// All that it said, at its end.
+    fn said(self) -> Result<String, String> {
+        let output = self.0.wait_with_output().map_err(|e| e.to_string())?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn write(&self, country: &str, hostile: Option<(&str, &str)>) -> Result<(), String> {
-        let ports = [self.port, self.hostile_port];
-        self.folder.write(&configuration(&self.folder, ports, self.metrics, &self.database, country, hostile))
-    }
-
-    fn client(&self, port: u16, client: u16) -> Result<shell::Ran, String> {
-        let (user, password) = clients::STATIC_USER;
-        let mut command = shell::limited(CLIENT_LIMIT, "turnutils_uclient");
-        command.args(["-u", user, "-w", password, "-n", "20", "-c", "-p", &port.to_string()]);
-        command.args(["-L", &netns::client_v4(client), "-e", netns::PEER_V4, "-r", &self.peer_port.to_string()]);
-        shell::capture(command.arg(netns::RELAY_V4))
-    }
-
-    fn served(&self, client: u16) -> Result<(), String> {
-        let ran = self.client(self.port, client)?;
-        turnutils::nothing_lost(&ran.text).map_err(|why| format!("{why}\n{}", ran.complaint("turnutils_uclient")))
-    }
-
-    fn refused(&self, port: u16, client: u16, code: u16) -> Result<(), String> {
-        let ran = self.client(port, client)?;
-        match ran.text.contains(&format!("error {code} ")) {
-            true => Ok(()),
-            false => Err(format!("it was not refused with {code}\n{}", ran.complaint("turnutils_uclient"))),
-        }
-    }
-
-    fn counter(&self, series: &str) -> Result<u64, String> {
-        let metrics = server::http_get(self.metrics, "/metrics")?;
-        let line = metrics.lines().find_map(|line| line.strip_prefix(series));
-        Ok(line.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
-    }
-
-    fn counted(&self, series: &str, least: u64) -> Result<(), String> {
-        let count = self.counter(series)?;
-        if count >= least { Ok(()) } else { Err(format!("{series} is {count}, and not at least {least}")) }
-    }
-
-    fn memory_bytes(&self) -> Result<u64, String> {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.server.pid())).map_err(|e| e.to_string())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        kib.map(|kib| kib << 10).ok_or_else(|| "no VmRSS".to_owned())
+    fn lost_nothing(self) -> Result<(), String> {
+        let said = self.said()?;
+        turnutils::nothing_lost(&said).map_err(|why| format!("beside it {why}\n{}", shell::tail(&said, 10)))
     }
 }
 
-/// Flows of an allowed place; then their place is no longer allowed.
+fn outside(stage: &Stage) -> Result<(), String> {
+    stage.refused(stage.port, OUTSIDE, 403)?;
+    stage.audited("a refusal", |entry| {
+        entry["kind"] == "denied" && entry["body"]["method"] == "allocate" && entry["body"]["code"] == 403
+    })
+}
+
+fn peer_outside(stage: &Stage) -> Result<(), String> {
+    stage.reload(&Fence { peers: PEERS_ELSEWHERE, ..Fence::default() }, None)?;
+    stage.refused(stage.port, INSIDE, 403)?;
+    stage.reload(&Fence::default(), None)?;
+    stage.served(INSIDE)
+}
+
+/// What a client's packets were on the way, by the relay's word.
+fn relayed(stage: &Stage, key: &str) -> Result<u64, String> {
+    let list = stage.folder.json(&["allocations"])?;
+    Ok(list["allocations"].as_array().into_iter().flatten().filter_map(|row| row[key].as_u64()).sum())
+}
+
+/// A call of an allowed place; then its place is no longer allowed.
 fn cut(stage: &Stage) -> Result<(), String> {
-    let load = Load::upon(&stage.folder, stage.port, "4")?;
-    stage.reload("FR", None)?;
+    let ended = |stage: &Stage| {
+        let ended = stage.records("ended").into_iter().filter(|line| line["reason"] == "policy");
+        ended.map(|line| line["session"].clone()).collect::<Vec<_>>()
+    };
+    let before = ended(stage).len();
+    let client = Beside::start(stage, "250")?;
+    wait_for("packets of the call", || Ok((relayed(stage, "packets_to_client")? > 50).then_some(())))?;
+    stage.reload(&Fence { country: "FR", ..Fence::default() }, None)?;
     let began = Instant::now();
-    loop {
-        let status = stage.folder.json(&["status"])?;
-        if status["allocations"] == 0 {
-            break;
-        }
-        if began.elapsed() > CUT_LIMIT {
-            return Err(format!("{} allocations live on", status["allocations"]));
-        }
+    wait_for("the end of the call", || Ok((stage.folder.json(&["status"])?["allocations"] == 0).then_some(())))?;
+    println!("      cut within {} ms of the reload, the asking included", began.elapsed().as_millis());
+    let said = client.said()?;
+    let [sent, received] = ["tot_send_msgs=", "tot_recv_msgs="].map(|name| turnutils::total(&said, name));
+    // Those whom a former test had refused are cut too, and have had nothing relayed.
+    let line = wait_for("the record of its end", || {
+        let sessions = ended(stage);
+        let mut relayed = stage.records("relayed").into_iter();
+        let is_it = |line: &Value| sessions[before..].contains(&line["session"]) && line["packets_from_client"] != 0;
+        Ok(relayed.find(is_it))
+    })?;
+    let (there, back) = (line["packets_from_client"].as_u64(), line["packets_to_client"].as_u64());
+    println!("      sent {sent:?}, relayed {there:?}, relayed back {back:?}, received {received:?}");
+    stage.reload(&Fence::default(), None)?;
+    // All of what was relayed until then arrived, and nothing from then on; the one on its way to the peer was lost.
+    let until_then =
+        received.is_some() && received == back && there.zip(back).is_some_and(|(there, back)| there <= back + 2);
+    if !until_then || sent.zip(there).is_none_or(|(sent, there)| sent < there + 20) {
+        return Err(format!("the call was not cut between two packets\n{}", shell::tail(&said, 10)));
     }
-    println!("      cut {} ms after the reload, the asking included", began.elapsed().as_millis());
-    let lost = load.lost_nothing();
-    stage.reload("DE", None)?;
-    match lost {
-        Err(_) => stage.served(INSIDE),
-        Ok(()) => Err("the load lost nothing".to_owned()),
+    stage.audited("the cut", |entry| entry["kind"] == "disconnect" && entry["body"]["reason"] == "policy")
+}
+
+/// The same where the peer's place is no longer allowed: the allocation stays.
+fn peer_cut(stage: &Stage) -> Result<(), String> {
+    let client = Beside::start(stage, "150")?;
+    wait_for("packets of the call", || Ok((relayed(stage, "packets_to_client")? > 50).then_some(())))?;
+    let allocations = || Ok::<_, String>(stage.folder.json(&["status"])?["allocations"].as_u64());
+    let before = allocations()?;
+    stage.reload(&Fence { peers: PEERS_ELSEWHERE, ..Fence::default() }, None)?;
+    stage.audited("the cut", |entry| {
+        entry["kind"] == "denied" && entry["body"]["method"] == "create_permission" && entry["body"]["code"] == 403
+    })?;
+    let after = allocations()?;
+    let said = client.said()?;
+    stage.reload(&Fence::default(), None)?;
+    let [sent, received] = ["tot_send_msgs=", "tot_recv_msgs="].map(|name| turnutils::total(&said, name));
+    match sent.zip(received) {
+        Some((sent, received)) if received > 50 && received + 20 < sent && before == after => Ok(()),
+        _ if before != after => Err(format!("{before:?} allocations became {after:?}")),
+        _ => Err(format!("it goes on\n{}", shell::tail(&said, 10))),
     }
 }
 
-/// One tenant's plugin misbehaves while another tenant's clients have calls.
-fn hostile(stage: &Stage, what: &str, hook: &str, code: u16, reason: &str) -> Result<(), String> {
-    let failures = format!("sluice_policy_failures_total{{plugin=\"hostile\",reason=\"{reason}\"}}");
-    let before = stage.counter(&failures)?;
-    stage.reload("DE", Some((what, hook)))?;
-    let memory_before = stage.memory_bytes()?;
-    let load = Load::upon(&stage.folder, stage.port, "3")?;
-    stage.refused(stage.hostile_port, INSIDE, code)?;
-    load.lost_nothing()?;
-    stage.counted(&failures, before + 1)?;
-    let growth = stage.memory_bytes()?.saturating_sub(memory_before);
-    match growth <= GROWTH_BYTES_MAX {
-        true => Ok(()),
-        false => Err(format!("the relay grew by {} MiB", growth >> 20)),
+/// Another plugin and back, again and again, while calls go on and clients come.
+fn reloads(stage: &Stage) -> Result<(), String> {
+    let open = "sluice_policy_questions_timed_out_total";
+    // Those of former tests.
+    stage.reload(&Fence { country: "FR", ..Fence::default() }, None)?;
+    wait_for("nobody", || Ok((stage.folder.json(&["status"])?["allocations"] == 0).then_some(())))?;
+    stage.reload(&Fence::default(), None)?;
+    let failures = "sluice_policy_failures_total{";
+    let (late, failed) = (stage.sum(open)?, stage.sum(failures)?);
+    let load = Load::upon(&stage.folder, stage.port, "8")?;
+    let mut come = Vec::new();
+    for i in 0..RELOADS {
+        let fence = if i % 2 == 0 { Fence { country: "DE\", \"AT", ..Fence::default() } } else { Fence::default() };
+        // Beside the fence one that is asked: its questions are under way while it is replaced.
+        stage.reload(&Fence { hours: true, ..fence }, None)?;
+        if i % 4 == 0 {
+            come.push(Beside::start(stage, "20")?);
+        }
     }
+    come.into_iter().try_for_each(Beside::lost_nothing)?;
+    load.lost_nothing()?;
+    stage.reload(&Fence::default(), None)?;
+    match (stage.sum(open)? - late, stage.sum(failures)? - failed) {
+        (0, 0) => Ok(()),
+        (late, failed) => Err(format!("{late} verdicts were too late, {failed} failed")),
+    }
+}
+
+/// Open all day, and then not any more: who is there is cut, who comes refused.
+fn javascript(stage: &Stage) -> Result<(), String> {
+    stage.reload(&Fence::default(), Some(("opening-hours", "{ from = 0, to = 24 }")))?;
+    stage.served_at(stage.other_port, INSIDE)?;
+    stage.counted("sluice_policy_verdicts_total{plugin=\"other\",hook=\"allocate\",verdict=\"allow\"}", 1)?;
+    let hour = std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_secs() / 3600 % 24;
+    let closed = format!("{{ from = {}, to = {} }}", (hour + 12) % 24, (hour + 13) % 24);
+    stage.reload(&Fence::default(), Some(("opening-hours", &closed)))?;
+    stage.refused(stage.other_port, INSIDE, 403)
+}
+
+/// One tenant's plugin misbehaves in each way while another tenant's client has a call.
+fn hostile(stage: &Stage) -> Result<(), String> {
+    let any = |what: &str, hook: &str| format!("{{ do = \"{what}\", in = \"{hook}\" }}");
+    stage.reload(&Fence::default(), Some(("hostile-any", &any("trap", "nothing"))))?;
+    let memory = stage.memory_bytes()?;
+    for (what, hook, code, reason) in CONDUCTS {
+        let of = |error: String| format!("{what} in {hook}: {error}");
+        let failures = format!("sluice_policy_failures_total{{plugin=\"other\",reason=\"{reason}\"}}");
+        let before = stage.sum(&failures)?;
+        stage.reload(&Fence::default(), Some(("hostile-any", &any(what, hook)))).map_err(of)?;
+        let beside = Beside::start(stage, "50")?;
+        stage.refused(stage.other_port, INSIDE, *code).map_err(of)?;
+        beside.lost_nothing().map_err(of)?;
+        stage.counted(&failures, before + 1).map_err(of)?;
+        let growth = stage.memory_bytes()?.saturating_sub(memory);
+        if growth > GROWTH_BYTES_MAX {
+            return Err(of(format!("the relay has grown by {} MiB", growth >> 20)));
+        }
+    }
+    println!("      the relay has grown by {} KiB", stage.memory_bytes()?.saturating_sub(memory) >> 10);
+    flood(stage)
+}
+
+/// A flood of log lines and counts is cut down; on a slow machine it takes longer than a plugin may.
+fn flood(stage: &Stage) -> Result<(), String> {
+    stage.reload(&Fence::default(), Some(("hostile-any", "{ do = \"flood\", in = \"allocate\" }")))?;
+    let beside = Beside::start(stage, "50")?;
+    let _ = stage.served_at(stage.other_port, INSIDE);
+    beside.lost_nothing()?;
+    stage.counted("sluice_policy_log_lines_dropped_total{plugin=\"other\"}", 1000)?;
+    stage.counted("sluice_policy_counter_mistakes_total{plugin=\"other\"}", 1000)?;
+    let metrics = stage.series("sluice_plugin_other_seen_total{")?;
+    if metrics <= 65 { Ok(()) } else { Err(format!("{metrics} series of its counter")) }
 }
 
 /// A component that cannot be loaded refuses the reload as a whole, and what ran before runs on.
 fn unloadable(stage: &Stage) -> Result<(), String> {
-    stage.reload("DE", None)?;
-    for (component, said) in UNLOADABLE {
-        stage.write("DE", Some((component, "")))?;
+    stage.reload(&Fence::default(), None)?;
+    let beside = Beside::start(stage, "150")?;
+    for (component, what, hook, said) in UNLOADABLE {
+        let settings = format!("{{ do = \"{what}\", in = \"{hook}\" }}");
+        stage.write(&Fence::default(), Some((component, &settings)))?;
         let ran = stage.folder.ask(&["reload"])?;
         if ran.code != Some(1) || !ran.text.contains(said) {
-            return Err(format!("{component}: {said:?} was to be said: {}", ran.complaint("reload")));
+            return Err(format!("{component}, {what} in {hook}: {said:?} was to be said: {}", ran.complaint("reload")));
         }
-        stage.served(INSIDE)?;
     }
-    stage.write("DE", None)
-}
-
-/// Where the clients of the namespace are: see [`INSIDE`]. Whoever binds no address is inside.
-fn places() -> Result<Vec<u8>, String> {
-    let mut writer = Writer::new(std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_secs());
-    let mut at = |address: &str, bits, country: &str| {
-        let address: IpAddr = address.parse().map_err(|e| format!("{address}: {e}"))?;
-        writer.insert(address, bits, &Place { country: Some(country.to_owned()), ..Place::default() });
-        Ok::<_, String>(())
-    };
-    at("127.66.1.0", 27, "DE")?;
-    at("127.66.1.32", 27, "US")?;
-    at(netns::CLIENT_V4, 32, "DE")?;
-    Ok(writer.bytes())
-}
-
-fn configuration(
-    folder: &Folder,
-    [port, hostile_port]: [u16; 2],
-    metrics: SocketAddr,
-    database: &std::path::Path,
-    country: &str,
-    hostile: Option<(&str, &str)>,
-) -> String {
-    let components = shell::target().join("plugins");
-    let (user, password) = clients::STATIC_USER;
-    let (v4, realm, socket) = (netns::RELAY_V4, clients::REALM, folder.socket());
-    let hostile = hostile.map_or_else(String::new, |(what, hook)| {
-        let (component, what) = if hook.is_empty() { (what, "trap") } else { ("hostile-any", what) };
-        format!(
-            "[[plugin]]\nname = \"hostile\"\nfile = \"{}/{component}.wasm\"\n\
-             settings = {{ do = \"{what}\", in = \"{hook}\" }}\n\
-             [[tenant.policy]]\nplugin = \"hostile\"\n",
-            components.display()
-        )
-    });
-    format!(
-        r#"
-[[listen]]
-address = "{v4}:{port}"
-realm = "{realm}"
-tenant = "main"
-
-[[listen]]
-address = "{v4}:{hostile_port}"
-realm = "{realm}"
-tenant = "other"
-
-[limits]
-allocations = 1000
-allocations_per_user = 0
-
-[guard]
-allow_peers = ["loopback"]
-unauthenticated_burst = 100000
-
-[metrics]
-listen = "{metrics}"
-
-[control]
-socket = "{socket}"
-
-[geo]
-database = "{database}"
-
-[[plugin]]
-name = "fence"
-file = "{components}/geofence.wasm"
-settings = {{ clients = {{ only = ["{country}"] }}, unknown_clients = "refuse", peers = "any", nodes = "any", storage = "any" }}
-
-[[tenant]]
-name = "main"
-[[tenant.user]]
-name = "{user}"
-password = "{password}"
-[[tenant.policy]]
-plugin = "fence"
-
-[[tenant]]
-name = "other"
-[[tenant.user]]
-name = "{user}"
-password = "{password}"
-{hostile}
-"#,
-        socket = socket.display(),
-        database = database.display(),
-        components = components.display(),
-    )
+    beside.lost_nothing()?;
+    stage.served(INSIDE)?;
+    stage.write(&Fence::default(), None)
 }

@@ -222,15 +222,17 @@ pub(crate) fn nothing_lost(text: &str) -> Result<(), String> {
     if !text.contains("Total lost packets 0 (0.000000%)") {
         return Err("packets were lost".to_owned());
     }
-    let total = text.lines().rfind(|line| line.contains("start_mclient: tot_send_msgs="));
-    let number = |name: &str| -> Option<u64> {
-        let after = total?.split_once(name)?.1;
-        after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-    };
-    match (number("tot_send_msgs="), number("tot_recv_msgs=")) {
+    match (total(text, "tot_send_msgs="), total(text, "tot_recv_msgs=")) {
         (Some(sent), Some(received)) if sent == received && sent > 0 => Ok(()),
         (sent, received) => Err(format!("sent and received differ, or are nothing: {sent:?} {received:?}")),
     }
+}
+
+/// One number of what the client has counted in all.
+pub(crate) fn total(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().rfind(|line| line.contains("start_mclient: tot_send_msgs="));
+    let after = line?.split_once(name)?.1;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Clients that break some of their own messages are served, refused, or left without an answer; the

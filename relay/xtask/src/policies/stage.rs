@@ -1,0 +1,252 @@
+//! A relay with two tenants: of the one a fence decides, of the other whatever plugin a test gives it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_geo::Place;
+use sluice_geo::write::Writer;
+
+use crate::life::{Folder, wait_for};
+use crate::server::{self, Server};
+use crate::{clients, netns, personal, shell, turnutils};
+
+/// How long one client may take.
+const CLIENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Clients of the test: in Germany, in the United States, and where nobody knows. All others are in Germany.
+pub(super) const INSIDE: u16 = 5;
+pub(super) const OUTSIDE: u16 = 40;
+pub(super) const NOWHERE: u16 = 70;
+
+const LOG: &str = "policies.log";
+
+/// The relay, which keeps records.
+pub(super) struct Stage {
+    pub(super) folder: Folder,
+    server: Server,
+    pub(super) port: u16,
+    pub(super) other_port: u16,
+    peer_port: u16,
+    metrics: SocketAddr,
+}
+
+/// What decides for the first tenant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fence<'a> {
+    /// The countries of clients, with what is between their quotation marks.
+    pub(super) country: &'a str,
+    /// The rule for peers, and what follows it.
+    pub(super) peers: &'a str,
+    /// A plugin beside it that is asked each time.
+    pub(super) hours: bool,
+}
+
+impl Default for Fence<'_> {
+    fn default() -> Self {
+        Fence { country: "DE", peers: "\"any\"", hours: false }
+    }
+}
+
+/// The other tenant's plugin: its component and its settings.
+pub(super) type Other<'a> = Option<(&'a str, &'a str)>;
+
+impl Stage {
+    pub(super) fn set(peer_port: u16) -> Result<Self, String> {
+        let folder = Folder::new("policies")?;
+        let [port, other_port, metrics_port] = [(); 3].map(|()| server::free_udp_port(netns::RELAY_V4));
+        let (port, other_port) = (port?, other_port?);
+        let metrics = clients::address(netns::RELAY_V4, metrics_port?)?;
+        let database = folder.0.join("places.mmdb");
+        std::fs::write(&database, places()?).map_err(|e| format!("{}: {e}", database.display()))?;
+        folder.write(&configuration(&folder, [port, other_port], metrics, &Fence::default(), None))?;
+        let server = folder.start(LOG, port, None)?;
+        let said = server.output();
+        match said.contains("fence 0.1.0 decides geofence for main") {
+            true => Ok(Stage { folder, server, port, other_port, peer_port, metrics }),
+            false => Err(format!("the start does not say who decides:\n{}", shell::tail(&said, 20))),
+        }
+    }
+
+    /// Has other policies come into force.
+    pub(super) fn reload(&self, fence: &Fence<'_>, other: Other<'_>) -> Result<(), String> {
+        self.write(fence, other)?;
+        let reload = self.folder.json(&["reload"])?;
+        let is_done = ["applied", "unchanged"].iter().any(|outcome| reload["outcome"] == *outcome);
+        if is_done { Ok(()) } else { Err(reload.to_string()) }
+    }
+
+    pub(super) fn write(&self, fence: &Fence<'_>, other: Other<'_>) -> Result<(), String> {
+        let ports = [self.port, self.other_port];
+        self.folder.write(&configuration(&self.folder, ports, self.metrics, fence, other))
+    }
+
+    /// What a client of this number is told to do.
+    pub(super) fn arguments(&self, command: &mut Command, port: u16, client: u16, packets: &str) {
+        let (user, password) = clients::STATIC_USER;
+        command.args(["-u", user, "-w", password, "-n", packets, "-c", "-p", &port.to_string()]);
+        command.args(["-L", &netns::client_v4(client), "-e", netns::PEER_V4, "-r", &self.peer_port.to_string()]);
+        command.arg(netns::RELAY_V4);
+    }
+
+    fn client(&self, port: u16, client: u16) -> Result<shell::Ran, String> {
+        let mut command = shell::limited(CLIENT_LIMIT, "turnutils_uclient");
+        self.arguments(&mut command, port, client, "20");
+        shell::capture(&mut command)
+    }
+
+    pub(super) fn served(&self, client: u16) -> Result<(), String> {
+        self.served_at(self.port, client)
+    }
+
+    pub(super) fn served_at(&self, port: u16, client: u16) -> Result<(), String> {
+        let ran = self.client(port, client)?;
+        turnutils::nothing_lost(&ran.text).map_err(|why| format!("{why}\n{}", ran.complaint("turnutils_uclient")))
+    }
+
+    pub(super) fn refused(&self, port: u16, client: u16, code: u16) -> Result<(), String> {
+        let ran = self.client(port, client)?;
+        match ran.text.contains(&format!("error {code} ")) {
+            true => Ok(()),
+            false => Err(format!("it was not refused with {code}\n{}", ran.complaint("turnutils_uclient"))),
+        }
+    }
+
+    /// The sum of the series that begin so.
+    pub(super) fn sum(&self, series: &str) -> Result<u64, String> {
+        let metrics = server::http_get(self.metrics, "/metrics")?;
+        let of = metrics.lines().filter(|line| line.starts_with(series));
+        Ok(of.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum())
+    }
+
+    /// How many series begin so.
+    pub(super) fn series(&self, name: &str) -> Result<usize, String> {
+        let metrics = server::http_get(self.metrics, "/metrics")?;
+        Ok(metrics.lines().filter(|line| line.starts_with(name)).count())
+    }
+
+    pub(super) fn counted(&self, series: &str, least: u64) -> Result<(), String> {
+        let count = self.sum(series)?;
+        if count >= least { Ok(()) } else { Err(format!("{series} is {count}, and not at least {least}")) }
+    }
+
+    pub(super) fn memory_bytes(&self) -> Result<u64, String> {
+        let status = format!("/proc/{}/status", self.server.pid());
+        let status = std::fs::read_to_string(status).map_err(|e| e.to_string())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        kib.map(|kib| kib << 10).ok_or_else(|| "no VmRSS".to_owned())
+    }
+
+    /// Waits until the audit has an entry of the first tenant that is so, among the last.
+    pub(super) fn audited(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<(), String> {
+        wait_for(&format!("{what} in the audit"), || {
+            let tail = self.folder.json(&["audit", "tail", "-n", "20"])?;
+            let mut entries = tail["entries"].as_array().into_iter().flatten();
+            Ok(entries.any(|entry| entry["tenant"] == "main" && is_it(entry)).then_some(()))
+        })
+    }
+
+    /// The records of this event so far.
+    pub(super) fn records(&self, event: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(sink(&self.folder)).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event"] == event).collect()
+    }
+
+    /// Ends it; what it has said and written is added to what is shown.
+    pub(super) fn end(self, shown: &mut String) -> Result<(), String> {
+        let Stage { folder, server, .. } = self;
+        let ended = server.stop();
+        for file in [sink(&folder), netns::folder()?.join(LOG)] {
+            let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+            personal::none_in(&text)?;
+            shown.push_str(&text);
+        }
+        ended
+    }
+}
+
+/// Where records go.
+fn sink(folder: &Folder) -> PathBuf {
+    folder.0.join("records.jsonl")
+}
+
+/// Where the clients of the namespace are: see [`INSIDE`].
+fn places() -> Result<Vec<u8>, String> {
+    let mut writer = Writer::new(std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_secs());
+    let mut at = |address: &str, bits, country: &str| {
+        let address: IpAddr = address.parse().map_err(|e| format!("{address}: {e}"))?;
+        writer.insert(address, bits, &Place { country: Some(country.to_owned()), ..Place::default() });
+        Ok::<_, String>(())
+    };
+    at("127.66.1.0", 27, "DE")?;
+    at("127.66.1.32", 27, "US")?;
+    // The load's clients, peers, and whoever binds no address.
+    at("127.66.0.0", 26, "DE")?;
+    at("127.67.0.0", 26, "DE")?;
+    Ok(writer.bytes())
+}
+
+fn configuration(
+    folder: &Folder,
+    [port, other_port]: [u16; 2],
+    metrics: SocketAddr,
+    fence: &Fence<'_>,
+    other: Other<'_>,
+) -> String {
+    let components = shell::target().join("plugins");
+    let (user, password) = clients::STATIC_USER;
+    let (v4, realm) = (netns::RELAY_V4, clients::REALM);
+    let tenant = |name: &str, policies: &str| {
+        format!(
+            "[[tenant]]\nname = \"{name}\"\n[[tenant.user]]\nname = \"{user}\"\npassword = \"{password}\"\n{policies}"
+        )
+    };
+    let bound = |name: &str| format!("[[tenant.policy]]\nplugin = \"{name}\"\n");
+    let listen = |port: u16, tenant: &str| {
+        format!("[[listen]]\naddress = \"{v4}:{port}\"\nrealm = \"{realm}\"\ntenant = \"{tenant}\"\n")
+    };
+    let hours = plugin(&components, "hours", "opening-hours", "{ from = 0, to = 24 }");
+    let with_hours = if fence.hours { (hours, bound("hours")) } else { Default::default() };
+    let others = other.map(|(component, settings)| plugin(&components, "other", component, settings));
+    [
+        listen(port, "main"),
+        listen(other_port, "other"),
+        // Clients that were refused leave allocations behind.
+        "[limits]\nallocations = 1000\nallocations_per_user = 0\n[drain]\ndeadline_seconds = 0\n".to_owned(),
+        "[guard]\nallow_peers = [\"loopback\"]\nunauthenticated_burst = 100000\n".to_owned(),
+        format!("[metrics]\nlisten = \"{metrics}\"\n[control]\nsocket = \"{}\"\n", folder.socket().display()),
+        format!(
+            "[privacy]\nrecords = true\nstate_directory = \"{0}/state\"\nkeys_directory = \"{1}\"\n\
+             [[spool.sink]]\nkind = \"file\"\npath = \"{2}\"\n[geo]\ndatabase = \"{0}/places.mmdb\"\n",
+            folder.0.display(),
+            folder.keys().display(),
+            sink(folder).display()
+        ),
+        plugin(
+            &components,
+            "fence",
+            "geofence",
+            &format!(
+                "{{ clients = {{ only = [\"{}\"] }}, unknown_clients = \"refuse\", peers = {}, \
+                 nodes = \"any\", storage = \"any\" }}",
+                fence.country, fence.peers
+            ),
+        ),
+        with_hours.0,
+        others.clone().unwrap_or_default(),
+        tenant("main", &(bound("fence") + &with_hours.1)),
+        tenant("other", &others.map_or_else(String::new, |_| bound("other"))),
+    ]
+    .concat()
+}
+
+fn plugin(components: &Path, name: &str, component: &str, settings: &str) -> String {
+    format!(
+        "[[plugin]]\nname = \"{name}\"\nfile = \"{}/{component}.wasm\"\nsettings = {settings}\n",
+        components.display()
+    )
+}
