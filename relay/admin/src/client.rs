@@ -14,7 +14,7 @@ use sluice_base::limits;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::api::Problem;
+use crate::api::{self, Problem};
 
 /// Why a relay did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,11 @@ fn cure(kind: io::ErrorKind) -> &'static str {
 /// # Errors
 /// [`ClientError`], with what to do.
 pub async fn call<T: DeserializeOwned>(socket: &Path, method: Method, path: &str) -> Result<T, ClientError> {
-    call_within(limits::CONTROL_CLIENT_TIMEOUT, exchange(socket, method, path, Body::empty()), socket).await
+    let patience = match path {
+        api::RELOAD => limits::RELOAD_ANSWER_TIMEOUT + limits::CONTROL_ANSWER_TIMEOUT,
+        _ => limits::CONTROL_CLIENT_TIMEOUT,
+    };
+    call_within(patience, exchange(socket, method, path, Body::empty()), socket).await
 }
 
 /// Sends a request with a body to the relay at a control socket, and reads its answer, which may take longer.

@@ -229,7 +229,7 @@ async fn plugins(State(commands): State<mpsc::Sender<Command>>) -> Answer {
 }
 
 async fn reload(State(commands): State<mpsc::Sender<Command>>, Extension(caller): Extension<Caller>) -> Answer {
-    ask(&commands, |reply| Command::Reload(caller, reply)).await
+    answer(&commands, limits::RELOAD_ANSWER_TIMEOUT, |reply| Command::Reload(caller, reply)).await
 }
 
 async fn drain(State(commands): State<mpsc::Sender<Command>>, Extension(caller): Extension<Caller>) -> Answer {
@@ -238,7 +238,16 @@ async fn drain(State(commands): State<mpsc::Sender<Command>>, Extension(caller):
 
 /// Hands a command to the control plane, and waits for its answer.
 async fn ask<T: Serialize>(commands: &mpsc::Sender<Command>, command: impl FnOnce(Reply<T>) -> Command) -> Answer {
-    match asked(commands, limits::CONTROL_ANSWER_TIMEOUT, command).await {
+    answer(commands, limits::CONTROL_ANSWER_TIMEOUT, command).await
+}
+
+/// The same of something that may take longer.
+async fn answer<T: Serialize>(
+    commands: &mpsc::Sender<Command>,
+    patience: Duration,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Answer {
+    match asked(commands, patience, command).await {
         Ok(answer) => json(StatusCode::OK, JSON, &answer),
         Err(refused) => problem(&refused),
     }

@@ -304,6 +304,10 @@ pub const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a worker may take to confirm a reload before the operator is told that it has not: less than the answer.
 pub const RELOAD_CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a reload may take to be answered: plugins are compiled and tried meanwhile, one with an interpreter in it
+/// for many seconds on a busy machine. Less than what systemd gives a reload.
+pub const RELOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(80);
+
 /// How long the client of the control socket waits: the answer's time, and that of a busy machine.
 pub const CONTROL_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -67,18 +67,20 @@ pub(crate) struct Pool {
 impl Running {
     /// Starts the engine of a choice.
     pub(crate) fn start(choice: EngineChoice, pool: Pool) -> Result<Self, String> {
+        let native = || runs(EngineKind::Cranelift, pool);
         let (kind, reason) = match choice {
             EngineChoice::Pulley => (EngineKind::Pulley, "it is configured".to_owned()),
-            EngineChoice::Cranelift => match probe(pool) {
-                Ok(()) => (EngineKind::Cranelift, "it is configured".to_owned()),
+            EngineChoice::Cranelift => match native() {
+                Ok(_) => (EngineKind::Cranelift, "it is configured".to_owned()),
                 Err(error) => return Err(no_native_code(&error)),
             },
-            EngineChoice::Auto => match probe(pool) {
-                Ok(()) => (EngineKind::Cranelift, "memory may be made executable".to_owned()),
+            EngineChoice::Auto => match native() {
+                Ok(_) => (EngineKind::Cranelift, "memory may be made executable".to_owned()),
                 Err(_) => (EngineKind::Pulley, "memory may not be made executable here".to_owned()),
             },
         };
-        let engine = engine(kind, pool).map_err(|error| format!("no engine for plugins: {error:#}"))?;
+        let engine = runs(kind, pool).and_then(|mapped| engine(kind, pool, mapped));
+        let engine = engine.map_err(|error| format!("no engine for plugins: {error:#}"))?;
         let ticker = Ticker::start(engine.clone())?;
         Ok(Running { engine, kind, reason, ticker })
     }
@@ -91,21 +93,27 @@ fn no_native_code(error: &wasmtime::Error) -> String {
     )
 }
 
-/// Whether native code can be run: by running some.
-fn probe(pool: Pool) -> wasmtime::Result<()> {
-    let engine = engine(EngineKind::Cranelift, Pool { instances: 1, fuel: false, ..pool })?;
-    // (module (func (export "f")))
-    const NOTHING: &[u8] =
-        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a\x04\x01\x02\0\x0b";
-    let module = Module::new(&engine, NOTHING)?;
+/// Whether code of this kind can be run, by running some, and whether memories may begin as a mapped file: a filter of
+/// system calls may forbid the file in memory that it takes.
+fn runs(kind: EngineKind, pool: Pool) -> wasmtime::Result<bool> {
+    probe(kind, pool, true).map(|()| true).or_else(|_| probe(kind, pool, false).map(|()| false))
+}
+
+fn probe(kind: EngineKind, pool: Pool, mapped: bool) -> wasmtime::Result<()> {
+    let engine = engine(kind, Pool { instances: 1, fuel: false, ..pool }, mapped)?;
+    // (module (func (export "f")) (memory 1) (data (i32.const 0) "x"))
+    const LITTLE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\x07\x05\x01\x01f\0\0\
+          \x0a\x04\x01\x02\0\x0b\x0b\x07\x01\0\x41\0\x0b\x01x";
+    let module = Module::new(&engine, LITTLE)?;
     let mut store = Store::new(&engine, ());
     store.set_epoch_deadline(1);
     let instance = Instance::new(&mut store, &module, &[])?;
     instance.get_typed_func::<(), ()>(&mut store, "f")?.call(&mut store, ())
 }
 
-fn engine(kind: EngineKind, pool: Pool) -> wasmtime::Result<Engine> {
+fn engine(kind: EngineKind, pool: Pool, mapped: bool) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
+    config.memory_init_cow(mapped);
     if kind == EngineKind::Pulley {
         config.target("pulley64")?;
     }
@@ -191,4 +199,19 @@ impl Drop for Ticking {
 /// Epochs until `deadline`: at least one, since the one that runs may end at once.
 pub(crate) fn epochs_until(deadline: Instant) -> u64 {
     deadline.saturating_duration_since(Instant::now()).as_millis() as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_that_is_tried_runs_on_either_engine_and_without_a_mapped_file() {
+        let pool = Pool { memory_bytes: 1 << 20, instances: 1, fuel: false };
+        for kind in [EngineKind::Cranelift, EngineKind::Pulley] {
+            for mapped in [true, false] {
+                probe(kind, pool, mapped).unwrap();
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use sluice_base::policy::{Denial, Question, Verdict};
 use sluice_base::{Pii, Secret, TenantId};
 use sluice_crypto::HmacSha256Key;
 use sluice_geo::Database;
+use wasmtime::component::Component;
 
 use crate::bindings::sluice::policy::types::{CallContext, Occasion};
 use crate::cases::Case;
@@ -69,6 +70,8 @@ struct Kept {
     stats: BTreeMap<String, Arc<PluginStats>>,
     tenancies: HashMap<(String, String), Remembered>,
     names: HashMap<String, Arc<Names>>,
+    /// What was compiled, by digest: other settings are no other code.
+    components: HashMap<String, Component>,
 }
 
 #[derive(Clone)]
@@ -231,7 +234,7 @@ impl Host {
         let digest = load::check_bytes(&source.bytes, source.pinned.as_deref())?;
         let settings = load::settings(&source.settings)?;
         let engine = &self.0.running.engine;
-        let checked = load::check(engine, &source.bytes)?;
+        let checked = load::check(engine, self.component(&digest, &source.bytes)?)?;
         let grants = grants.map_or_else(|| checked.needs.clone(), <[Grant]>::to_vec);
         let (pre, indices) = checked.link(engine, &grants)?;
         let ticker = self.0.running.ticker.clone();
@@ -267,6 +270,16 @@ impl Host {
         plugin.facts = manifest.facts;
         plugin.counters = manifest.counters;
         Ok(plugin)
+    }
+
+    fn component(&self, digest: &str, bytes: &[u8]) -> Result<Component, LoadError> {
+        let known = lock(&self.0.kept).components.get(digest).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let component = load::compile(&self.0.running.engine, bytes)?;
+        lock(&self.0.kept).components.insert(digest.to_owned(), component.clone());
+        Ok(component)
     }
 
     /// Runs a recorded case: with a store of its own, and the settings of the case.
@@ -316,6 +329,8 @@ impl Host {
         for plugin in &table.plugins {
             plugin.stats.declare(&plugin.counters);
         }
+        let is_used = |digest: &str| table.plugins.iter().any(|plugin| plugin.digest == digest);
+        lock(&self.0.kept).components.retain(|digest, _| is_used(digest));
         *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 

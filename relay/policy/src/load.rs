@@ -135,9 +135,8 @@ pub(crate) struct Checked {
     pub(crate) needs: Vec<Grant>,
 }
 
-/// Compiles bytes and looks at what they export and import.
-pub(crate) fn check(engine: &Engine, bytes: &[u8]) -> Result<Checked, LoadError> {
-    let component = compile(engine, bytes)?;
+/// Looks at what a component exports and imports.
+pub(crate) fn check(engine: &Engine, component: Component) -> Result<Checked, LoadError> {
     let kind = component.component_type();
     let mut interfaces = Vec::new();
     for (name, item) in kind.exports(engine) {
@@ -158,7 +157,8 @@ pub(crate) fn check(engine: &Engine, bytes: &[u8]) -> Result<Checked, LoadError>
     Ok(Checked { component, hooks, interfaces, needs })
 }
 
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+/// Compiles bytes.
+pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
     if Engine::detect_precompiled(bytes).is_some() {
         let error = "it is precompiled, and the host compiles by itself".to_owned();
         return Err(LoadError::NoComponent(error));

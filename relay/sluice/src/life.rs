@@ -83,8 +83,8 @@ pub(crate) struct Reloaded {
     count: u64,
     sender: mpsc::UnboundedSender<Event>,
     receiver: mpsc::UnboundedReceiver<Event>,
-    /// A file is being read.
-    is_reading: bool,
+    /// One is under way: its file is being read, or workers have to take it over.
+    is_under_way: bool,
     /// Who has asked for another reload meanwhile, and waits for the answer if it was not a signal.
     waiting: VecDeque<(Option<Caller>, Option<Reply<api::Reload>>)>,
 }
@@ -234,7 +234,7 @@ impl Life {
 
     /// Has the configuration read again.
     fn reload(&mut self, caller: Option<Caller>, reply: Option<Reply<api::Reload>>) {
-        if std::mem::replace(&mut self.reloaded.is_reading, true) {
+        if std::mem::replace(&mut self.reloaded.is_under_way, true) {
             // What was read may be older than what this one is about; one more is enough for all signals.
             let is_told = reply.is_none() && self.reloaded.waiting.iter().any(|(_, reply)| reply.is_none());
             if !is_told {
@@ -254,14 +254,6 @@ impl Life {
 
     /// Puts in force what was read, and answers whoever waits for it.
     fn read(&mut self, read: Read) {
-        self.put(read);
-        self.reloaded.is_reading = false;
-        if let Some((caller, reply)) = self.reloaded.waiting.pop_front() {
-            self.reload(caller, reply);
-        }
-    }
-
-    fn put(&mut self, read: Read) {
         let Read { number, candidate, caller, reply } = read;
         let unix_seconds = os::now().unix_seconds;
         let put = candidate.and_then(|candidate| self.reloader.put(candidate, &mut self.config));
@@ -302,6 +294,10 @@ impl Life {
             last.outcome = outcome;
         }
         self.service.reloaded(reload::outcome(outcome));
+        self.reloaded.is_under_way = false;
+        if let Some((caller, reply)) = self.reloaded.waiting.pop_front() {
+            self.reload(caller, reply);
+        }
     }
 
     fn standing(&self) -> Standing {
@@ -456,7 +452,7 @@ fn every(period: Duration) -> Interval {
 impl Reloaded {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Reloaded { count: 0, sender, receiver, is_reading: false, waiting: VecDeque::new() }
+        Reloaded { count: 0, sender, receiver, is_under_way: false, waiting: VecDeque::new() }
     }
 }
 

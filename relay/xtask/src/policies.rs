@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::life::{Load, wait_for};
+use crate::life::{self, Folder, Load, wait_for};
 use crate::report::Report;
-use crate::{shell, turnutils};
+use crate::server::{self, Server};
+use crate::{as_unit, clients, netns, shell, turnutils};
 use stage::{Fence, INSIDE, NOWHERE, OUTSIDE, Stage};
 
 /// How much the relay's memory may grow while a plugin misbehaves.
@@ -71,6 +72,7 @@ pub(crate) fn run(report: &Report, peer_port: u16, shown: &mut String) {
     report.test("policies: a component made of JavaScript decides", || javascript(&stage));
     report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(&stage));
     report.test("policies: what does not load changes nothing", || unloadable(&stage));
+    report.test("policies: as the unit runs it, interpreted, which the start says", || as_the_unit(&stage));
     report.test("policies: the relay ends in order", || stage.end(shown));
 }
 
@@ -192,12 +194,11 @@ fn reloads(stage: &Stage) -> Result<(), String> {
             come.push(Beside::start(stage, "20")?);
         }
     }
-    come.into_iter().try_for_each(Beside::lost_nothing)?;
-    load.lost_nothing()?;
+    let served = come.into_iter().try_for_each(Beside::lost_nothing).and_then(|()| load.lost_nothing());
     stage.reload(&Fence::default(), None)?;
-    match (stage.sum(open)? - late, stage.sum(failures)? - failed) {
-        (0, 0) => Ok(()),
-        (late, failed) => Err(format!("{late} verdicts were too late, {failed} failed")),
+    match (served, stage.sum(open)? - late, stage.sum(failures)? - failed) {
+        (Ok(()), 0, 0) => Ok(()),
+        (served, late, failed) => Err(format!("{served:?}; {late} verdicts were too late, {failed} failed")),
     }
 }
 
@@ -217,19 +218,21 @@ fn hostile(stage: &Stage) -> Result<(), String> {
     let any = |what: &str, hook: &str| format!("{{ do = \"{what}\", in = \"{hook}\" }}");
     stage.reload(&Fence::default(), Some(("hostile-any", &any("trap", "nothing"))))?;
     let memory = stage.memory_bytes()?;
-    for (what, hook, code, reason) in CONDUCTS {
-        let of = |error: String| format!("{what} in {hook}: {error}");
-        let failures = format!("sluice_policy_failures_total{{plugin=\"other\",reason=\"{reason}\"}}");
-        let before = stage.sum(&failures)?;
-        stage.reload(&Fence::default(), Some(("hostile-any", &any(what, hook)))).map_err(of)?;
-        let beside = Beside::start(stage, "50")?;
-        stage.refused(stage.other_port, INSIDE, *code).map_err(of)?;
-        beside.lost_nothing().map_err(of)?;
-        stage.counted(&failures, before + 1).map_err(of)?;
-        let growth = stage.memory_bytes()?.saturating_sub(memory);
-        if growth > GROWTH_BYTES_MAX {
-            return Err(of(format!("the relay has grown by {} MiB", growth >> 20)));
+    for some in CONDUCTS.chunks(4) {
+        let beside = Beside::start(stage, "200")?;
+        for (what, hook, code, reason) in some {
+            let of = |error: String| format!("{what} in {hook}: {error}");
+            let failures = format!("sluice_policy_failures_total{{plugin=\"other\",reason=\"{reason}\"}}");
+            let before = stage.sum(&failures)?;
+            stage.reload(&Fence::default(), Some(("hostile-any", &any(what, hook)))).map_err(of)?;
+            stage.refused(stage.other_port, INSIDE, *code).map_err(of)?;
+            stage.counted(&failures, before + 1).map_err(of)?;
+            let growth = stage.memory_bytes()?.saturating_sub(memory);
+            if growth > GROWTH_BYTES_MAX {
+                return Err(of(format!("the relay has grown by {} MiB", growth >> 20)));
+            }
         }
+        beside.lost_nothing()?;
     }
     println!("      the relay has grown by {} KiB", stage.memory_bytes()?.saturating_sub(memory) >> 10);
     flood(stage)
@@ -262,4 +265,38 @@ fn unloadable(stage: &Stage) -> Result<(), String> {
     beside.lost_nothing()?;
     stage.served(INSIDE)?;
     stage.write(&Fence::default(), None)
+}
+
+/// Where no memory may be made executable: a fence, and a plugin that is asked.
+fn as_the_unit(stage: &Stage) -> Result<(), String> {
+    let port = server::free_udp_port(netns::RELAY_V4)?;
+    let (open, folder) = (as_unit::OpenToAll::new()?, Folder::new("policies-unit")?);
+    let component = |name: &str| open.copy(&shell::target().join("plugins").join(format!("{name}.wasm")));
+    let lines = format!(
+        "[geo]\ndatabase = \"{}\"\n\
+         [[plugin]]\nname = \"fence\"\nfile = \"{}\"\nsettings = {{ clients = {{ only = [\"DE\"] }}, \
+         unknown_clients = \"refuse\", peers = \"any\", nodes = \"any\", storage = \"any\" }}\n\
+         [[plugin]]\nname = \"hours\"\nfile = \"{}\"\nsettings = {{ from = 0, to = 24 }}\n\
+         [[tenant.policy]]\nplugin = \"fence\"\n[[tenant.policy]]\nplugin = \"hours\"\n[drain]\ndeadline_seconds = 0\n",
+        open.copy(&stage.database())?.display(),
+        component("geofence")?.display(),
+        component("opening-hours")?.display()
+    );
+    let text = life::configuration(&folder, port, "listen = \"\"", "min = 52000\nmax = 59999", &lines);
+    folder.write(&text.replace(&folder.socket().display().to_string(), "auto"))?;
+    let config = open.copy(&folder.config())?;
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&folder.0, all).map_err(|e| e.to_string())?;
+    let (own, relay) = (open.copy(&shell::own_program()?)?, open.copy(&clients::relay_program())?);
+    let mut command = as_unit::confined(&own, &[relay.into(), "--config".into(), config.into()])?;
+    command.env("RUNTIME_DIRECTORY", &folder.0);
+    let log = netns::folder()?.join("policies-unit.log");
+    let server = Server::start(&mut command, &log, clients::address(netns::RELAY_V4, port)?)?;
+    let said = server.output();
+    if !said.contains("plugins run on pulley: memory may not be made executable here") {
+        return Err(format!("it does not say what runs plugins:\n{}", shell::tail(&said, 20)));
+    }
+    stage.served_at(port, INSIDE)?;
+    stage.refused(port, OUTSIDE, 403)?;
+    server.stop()
 }

@@ -70,6 +70,11 @@ impl Stage {
         }
     }
 
+    /// Where its clients are.
+    pub(super) fn database(&self) -> PathBuf {
+        self.folder.0.join("places.mmdb")
+    }
+
     /// Has other policies come into force.
     pub(super) fn reload(&self, fence: &Fence<'_>, other: Other<'_>) -> Result<(), String> {
         self.write(fence, other)?;
@@ -220,7 +225,9 @@ fn configuration(
         "[guard]\nallow_peers = [\"loopback\"]\nunauthenticated_burst = 100000\n".to_owned(),
         format!("[metrics]\nlisten = \"{metrics}\"\n[control]\nsocket = \"{}\"\n", folder.socket().display()),
         format!(
-            "[privacy]\nrecords = true\nstate_directory = \"{0}/state\"\nkeys_directory = \"{1}\"\n\
+            // Whether the disk is fast enough for them is tried elsewhere.
+            "[privacy]\nrecords = true\nadmission = \"best-effort\"\n\
+             state_directory = \"{0}/state\"\nkeys_directory = \"{1}\"\n\
              [[spool.sink]]\nkind = \"file\"\npath = \"{2}\"\n[geo]\ndatabase = \"{0}/places.mmdb\"\n",
             folder.0.display(),
             folder.keys().display(),
