@@ -539,7 +539,7 @@ pub const FAMILIES: &[Family] = &[
     record_gauge(
         "sluice_privacy_keys_undestroyed",
         |records| records.keys_undestroyed as f64,
-        "Keys of addresses whose end has come, and of lifted legal holds, whose files cannot be destroyed: a promise is broken meanwhile.",
+        "Keys of ended days and lifted holds whose files cannot be destroyed: a promise is broken meanwhile.",
     ),
     family(
         "sluice_privacy_key_destruction_late_seconds",
