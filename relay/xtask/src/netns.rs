@@ -57,8 +57,14 @@ pub(crate) fn run_inside(arguments: &[String]) -> Result<(), String> {
     shell::show(&mut command)
 }
 
-/// Gives the loopback interface of a fresh namespace its addresses.
+/// The kernel gives nobody a port of the relay's by itself, as on a machine with our sysctl file: a port that waits for
+/// its reservation token is bound by nobody.
+const RESERVED_PORTS: (&str, &str) = ("/proc/sys/net/ipv4/ip_local_reserved_ports", "49152-65535");
+
+/// Gives the loopback interface of a fresh namespace its addresses, and keeps the relay's ports for it.
 pub(crate) fn set_up() -> Result<(), String> {
+    let (file, ports) = RESERVED_PORTS;
+    std::fs::write(file, ports).map_err(|e| format!("{file}: {e}"))?;
     // Whoever binds nothing shall not come from the relay's own address, which may be shown: with
     // 127.66.0.60/8 alone all of 127/8 is local, and that is the preferred source.
     let mut batch = format!("link set lo up\naddress del {RELAY_V4}/8 dev lo\naddress add {CLIENT_V4}/8 dev lo\n");
