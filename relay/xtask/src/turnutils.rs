@@ -182,9 +182,18 @@ fn test(report: &Report, target: &Target, line: &Line, n: usize) {
     );
     let name = if line.account == Account::Static { name } else { format!("{name}, {}", line.account.name()) };
     report.test(&name, || {
-        let ran = call(target, line, client, LIMIT)?;
+        let mut ran = call(target, line, client, LIMIT)?;
+        if has_drawn_one_number_twice(&ran) {
+            ran = call(target, line, client, LIMIT)?;
+        }
         judge(&ran, line.expect).map_err(|why| format!("{why}\n{}", ran.complaint("turnutils_uclient")))
     });
+}
+
+/// Each client binds two peers to channel numbers that it draws at random, and gives up when both are the same, which
+/// is 400 (RFC 8656, 12.2): once in 16,383. Such a run says nothing; two in a row are no chance.
+fn has_drawn_one_number_twice(ran: &Ran) -> bool {
+    ran.text.contains("channel bind: error 400 (Bad Request)")
 }
 
 fn call(target: &Target, line: &Line, client: u16, limit: Duration) -> Result<Ran, String> {
