@@ -134,9 +134,24 @@ pub const QUESTIONS_PER_CLIENT_MAX: u8 = 4;
 /// Open questions of one worker: bounds the memory that an unresponsive policy can hold.
 pub const QUESTIONS_PER_WORKER_MAX: usize = 4096;
 
-/// Open questions of one worker beyond which a review of all of a tenant's allocations waits: new requests have their
-/// turn beside it.
-pub const REVIEWS_OPEN_MAX: usize = 64;
+/// Questions of one process about what lives already that are open at once: an eighth of the queue that plugins have by
+/// default, so that new requests have their turn beside a review of all that a tenant has.
+pub const REVIEWS_OPEN_MAX: usize = 128;
+
+/// Such questions that a worker puts in one tick: fences answer them at once, and 32 are a fifth of a millisecond
+/// between two packets.
+pub const REVIEWS_PER_TICK_MAX: usize = 32;
+
+/// Places of its table that a worker looks at meanwhile: 20 us.
+pub const REVIEW_PLACES_PER_TICK_MAX: usize = 1024;
+
+/// How long a live flow that nobody answered about is left alone before it is asked about again; it doubles with each
+/// further time: what overloads the policies is not added to.
+pub const REVIEW_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an answer about a live flow is waited for after its policies have changed: six questions. A rush of clients
+/// is over by then; what still nobody says yes to is cut.
+pub const REVIEW_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a verdict may take; below the client's first retransmission at 500 ms (RFC 8489, 6.2.1).
 pub const VERDICT_DEADLINE: Duration = Duration::from_millis(400);

@@ -2,7 +2,7 @@
 //!
 //! **Packets never wait for a policy.** A question leaves a core as an output, its verdict comes
 //! back as an input, and is compiled into the state of the flow. Without a verdict by
-//! [`VERDICT_DEADLINE`](crate::limits::VERDICT_DEADLINE) the answer is no.
+//! [`VERDICT_DEADLINE`](crate::limits::VERDICT_DEADLINE) the answer is no; what lives already is asked about again first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +93,10 @@ pub enum Denial {
     Forbidden,
     /// 486.
     Quota,
-    /// 508: also the answer of a policy that did not answer.
+    /// 508: also the answer of a policy that failed.
     TryLater,
+    /// 508: nobody has said anything. Whoever was to is overloaded, or had no time.
+    Unanswered,
 }
 
 /// Whoever answers questions on a worker's behalf.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sluice_base::policy::Denial;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 /// The reason of a failure: a label of metrics and a word of the log. It never allows anything.
@@ -50,6 +51,14 @@ impl Failure {
             Failure::Overload => "overload",
             Failure::Resting => "resting",
             Failure::Stale => "stale",
+        }
+    }
+
+    /// The no that it is. What is not the plugin's own doing, or may be over in a moment, is no answer.
+    pub(crate) const fn denial(self) -> Denial {
+        match self {
+            Failure::Deadline | Failure::Overload | Failure::Resting => Denial::Unanswered,
+            _ => Denial::TryLater,
         }
     }
 

@@ -376,7 +376,7 @@ impl Host {
             Ok(()) => None,
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
                 job.bound.overloaded(hook);
-                Some(Verdict::Deny(Denial::TryLater))
+                Some(Verdict::Deny(Denial::Unanswered))
             }
         }
     }

@@ -102,7 +102,7 @@ impl Bound {
                         break;
                     }
                 }
-                Err(_) => return Verdict::Deny(Denial::TryLater),
+                Err(failure) => return Verdict::Deny(failure.denial()),
             }
         }
         match is_asked {

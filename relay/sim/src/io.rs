@@ -240,7 +240,10 @@ fn decide(rng: &mut Rng, decisions: &Decisions) -> Option<(Option<u64>, Verdict)
         None
     };
     if rng.chance(decisions.refused) {
-        return Some((delay, Verdict::Deny(rng.pick(&[Denial::Forbidden, Denial::Quota, Denial::TryLater]))));
+        return Some((
+            delay,
+            Verdict::Deny(rng.pick(&[Denial::Forbidden, Denial::Quota, Denial::TryLater, Denial::Unanswered])),
+        ));
     }
     let seconds = |rng: &mut Rng, most: u64| std::time::Duration::from_millis(rng.between(200, most * 1000));
     let grant = Grant {

@@ -20,7 +20,7 @@ use sluice_base::limits::{
     QUESTIONS_PER_WORKER_MAX, REMEMBERED_ANSWER_LIFETIME, RESERVATION_LIFETIME, UNAUTHENTICATED_ANSWER_BYTES_MAX,
     VERDICT_DEADLINE,
 };
-use sluice_base::policy::{Hook, Question, Verdict};
+use sluice_base::policy::{Denial, Hook, Question, Verdict};
 use sluice_base::{AllocationId, Mono, Now, Pii, QuestionId, SocketId, TenantId};
 use sluice_turn::{Bans, RelayAddress};
 use sluice_wire::channel_data;
@@ -393,7 +393,8 @@ impl Oracle {
         allocation.sure &= !late && !over;
         let (grant, until) = match (verdict, late) {
             (Verdict::Allow(grant), _) => (grant, grant.valid_for.map_or(Mono::NEVER, |time| now.mono.after(time))),
-            (Verdict::Deny(_), true) => return,
+            // Nobody was asked: what was granted before stands to its end.
+            (Verdict::Deny(Denial::Unanswered), _) | (Verdict::Deny(_), true) => return,
             (Verdict::Deny(_), false) => {
                 match peer {
                     None => allocation.ended = true,

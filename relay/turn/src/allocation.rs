@@ -6,7 +6,9 @@ use std::sync::Arc;
 use sluice_base::event::EndReason;
 use sluice_base::message::{AllocationView, Traffic};
 use sluice_base::policy::Grant;
-use sluice_base::{AllocationId, Family, ListenerId, Mono, Pii, SessionId, SocketId, TransportAddress, WorkerId};
+use sluice_base::{
+    AllocationId, Family, ListenerId, Mono, Pii, QuestionId, SessionId, SocketId, TransportAddress, WorkerId,
+};
 
 use crate::auth::Identity;
 use crate::quality::Flow;
@@ -67,8 +69,10 @@ pub(crate) struct Granted {
     pub(crate) until: Mono,
     /// When to ask again.
     pub(crate) review_at: Mono,
-    /// A review is under way.
+    /// It is being asked for again, since it is about to run out.
     pub(crate) reviewing: bool,
+    /// The last question about it that was put because what decides had changed.
+    pub(crate) changed: QuestionId,
 }
 
 /// A permission (RFC 8656, 9).
@@ -87,7 +91,7 @@ pub(crate) struct Permission {
 impl Allocation {
     /// A policy has said yes again; `granted` is what that means from now on.
     pub(crate) fn take_over(&mut self, grant: &Grant, granted: Granted) {
-        self.grant = granted;
+        self.grant.take_over(granted);
         if let Some(bits) = grant.bits_per_second {
             self.claim.limit_bits(bits);
         }
@@ -135,6 +139,16 @@ impl Allocation {
 }
 
 impl Granted {
+    /// One that nothing has changed about yet.
+    pub(crate) fn of(until: Mono, review_at: Mono) -> Self {
+        Granted { until, review_at, reviewing: false, changed: QuestionId(0) }
+    }
+
+    /// Another one in its place. What was asked since the last change is still open.
+    pub(crate) fn take_over(&mut self, granted: Granted) {
+        *self = Granted { changed: self.changed, ..granted };
+    }
+
     /// When to ask again; never while that is under way.
     pub(crate) fn review_at(&self) -> Mono {
         if self.reviewing { Mono::NEVER } else { self.review_at }
@@ -142,6 +156,12 @@ impl Granted {
 }
 
 impl Permission {
+    /// Is made anew, with another grant.
+    pub(crate) fn renew(&mut self, until: Mono, granted: Granted) {
+        self.until = until;
+        self.grant.take_over(granted);
+    }
+
     /// When something is to be done about it.
     pub(crate) fn next(&self) -> Mono {
         self.live_until().min(self.grant.review_at())

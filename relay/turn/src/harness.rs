@@ -20,7 +20,7 @@ use sluice_base::limits::{QUESTIONS_PER_WORKER_MAX, REMEMBERED_ANSWER_LIFETIME};
 use sluice_base::message::{Envelope, LentPort, Order, ReservationToken, WorkerMessage};
 use sluice_base::policy::{Denial, Grant, Verdict};
 use sluice_base::stats::{Method as MethodLabel, Single};
-use sluice_base::{AllocationId, Mono, QuestionId, RelayEvent, SessionId, WorkerId};
+use sluice_base::{AllocationId, Mono, QuestionId, RelayEvent, SessionId, TenantId, WorkerId};
 use sluice_wire::stun::{Builder, Message, Method, attribute};
 
 use crate::{RelayAddress, ServerOptions, Usage};
@@ -308,6 +308,11 @@ impl Run {
 
     fn order(&mut self, reader: &mut Reader<'_>) {
         let at = usize::from(reader.byte());
+        if at >= 192 {
+            // What decides has changed, for one of the tenants.
+            self.relay.review(TenantId((at % 2) as u16));
+            return;
+        }
         let known = self.relay.server.allocations().nth(at);
         let id = known.unwrap_or(AllocationId(at as u64));
         assert!(self.relay.message(Envelope::Order(Order::End(id))).is_empty());
@@ -477,7 +482,7 @@ fn verdict_of(reader: &mut Reader<'_>) -> Verdict {
     match choice & 7 {
         0 => Verdict::Deny(Denial::Forbidden),
         1 => Verdict::Deny(Denial::Quota),
-        2 => Verdict::Deny(Denial::TryLater),
+        2 => Verdict::Deny(if choice & 8 == 0 { Denial::TryLater } else { Denial::Unanswered }),
         _ => {
             let seconds = |set: bool, reader: &mut Reader<'_>| set.then(|| u64::from(reader.word()));
             let valid_for = seconds(choice & 8 != 0, reader).map(Duration::from_millis);

@@ -38,7 +38,7 @@ use crate::options::{ServerOptions, Shared};
 use crate::ports::PortPool;
 use crate::quality::{PORTION_INTERVAL, Quality};
 use crate::reply::{self, Reply, ReturnPath};
-use crate::review::Why;
+use crate::review::{Review, Reviews};
 use crate::route::{Route, Routes};
 use crate::settings::Settings;
 
@@ -116,6 +116,7 @@ pub struct Server<R> {
     pub(crate) openings: HashMap<OpenTicket, Opening, FixedState>,
     pub(crate) tickets: u64,
     pub(crate) asked: HashMap<QuestionId, Asked, FixedState>,
+    pub(crate) reviews: Reviews,
     open_requests: HashMap<(Client, TransactionId), (), FixedState>,
     open_of_client: HashMap<Client, u8, FixedState>,
     questions: u64,
@@ -149,6 +150,7 @@ pub(crate) enum Timer {
     Reservation(ReservationToken),
     Opening(OpenTicket),
     Streams,
+    Reviews,
 }
 
 /// An authenticated request.
@@ -175,7 +177,7 @@ pub(crate) enum Operation {
 pub(crate) enum Asked {
     /// Of a request, about the allocation that there was.
     Request(Request, Operation, Option<AllocationId>),
-    Review(AllocationId, Option<Pii<IpAddr>>, Why),
+    Review(Review),
 }
 
 impl<R: RngCore> Server<R> {
@@ -216,6 +218,7 @@ impl<R: RngCore> Server<R> {
             openings: HashMap::with_hasher(openings),
             tickets: 0,
             asked: HashMap::with_hasher(asked),
+            reviews: Reviews::default(),
             open_requests: HashMap::with_hasher(open_requests),
             open_of_client: HashMap::with_hasher(open_of_client),
             questions: 0,
@@ -261,12 +264,12 @@ impl<R: RngCore> Server<R> {
 
     /// The answer to a question; one that is no longer open is ignored.
     pub fn verdict(&mut self, now: Now, id: QuestionId, verdict: Verdict) {
-        match self.asked.remove(&id) {
+        match self.take_asked(id) {
             Some(Asked::Request(request, operation, about)) => match verdict {
                 Verdict::Allow(grant) => self.granted(now, request, operation, about, grant),
                 Verdict::Deny(denial) => self.refuse(now, &request, denial_code(denial)),
             },
-            Some(Asked::Review(id, peer, _)) => self.reviewed(now, id, peer, verdict),
+            Some(Asked::Review(review)) => self.reviewed(now, id, review, verdict),
             None => {}
         }
     }
@@ -284,6 +287,7 @@ impl<R: RngCore> Server<R> {
         match envelope {
             Envelope::Worker(from, message) => self.worker_message(now, from, message),
             Envelope::Order(Order::End(id)) => self.end(now, id, EndReason::Order),
+            Envelope::Order(Order::Review(tenant)) => self.reviews.order(tenant, QuestionId(self.questions)),
             Envelope::Order(Order::Drain(alternates)) => self.draining = Some(alternates),
             Envelope::Order(Order::Stop) => self.stop(now),
             _ => {}
@@ -308,6 +312,7 @@ impl<R: RngCore> Server<R> {
                 Timer::Reservation(token) => self.end_reservation(token),
                 Timer::Opening(ticket) => self.opening_due(now, ticket),
                 Timer::Streams => self.streams_due(now),
+                Timer::Reviews => self.reviews_due(),
             }
         }
         self.due = due;
@@ -676,10 +681,10 @@ impl<R: RngCore> Server<R> {
     /// patience are left, or at half of a shorter time.
     pub(crate) fn granted_by(&self, now: Mono, grant: &Grant) -> Granted {
         let Some(valid_for) = grant.valid_for else {
-            return Granted { until: Mono::NEVER, review_at: Mono::NEVER, reviewing: false };
+            return Granted::of(Mono::NEVER, Mono::NEVER);
         };
         let patience = (self.options.verdict_deadline * 2).min(valid_for / 2);
-        Granted { until: now.after(valid_for), review_at: now.after(valid_for - patience), reviewing: false }
+        Granted::of(now.after(valid_for), now.after(valid_for - patience))
     }
 
     /// A request whose question was put has its answer. From the question to here, verdict or not, a
@@ -697,19 +702,22 @@ impl<R: RngCore> Server<R> {
     }
 
     fn question_due(&mut self, now: Now, id: QuestionId) {
-        let asked = self.asked.remove(&id);
-        if asked.is_some() {
-            self.counters.add(Counter::single(Single::QuestionsTimedOut), 1);
-        }
+        let Some(asked) = self.take_asked(id) else {
+            return;
+        };
+        self.counters.add(Counter::single(Single::QuestionsTimedOut), 1);
         match asked {
-            Some(Asked::Request(request, ..)) => self.refuse(now, &request, Code::InsufficientCapacity),
-            // What a policy that has changed does not allow again is over.
-            Some(Asked::Review(id, peer, Why::Changed)) => {
-                self.reviewed(now, id, peer, Verdict::Deny(Denial::TryLater));
-            }
-            // Without a verdict the old grant stands until it ends.
-            Some(Asked::Review(_, _, Why::Ending)) | None => {}
+            Asked::Request(request, ..) => self.refuse(now, &request, Code::InsufficientCapacity),
+            Asked::Review(review) => self.reviewed(now, id, review, Verdict::Deny(Denial::Unanswered)),
         }
+    }
+
+    fn take_asked(&mut self, id: QuestionId) -> Option<Asked> {
+        let asked = self.asked.remove(&id)?;
+        if matches!(asked, Asked::Review(_)) {
+            self.reviews.closed();
+        }
+        Some(asked)
     }
 
     /// A policy said yes, about the allocation that there was when it was asked.
@@ -786,7 +794,7 @@ impl<R: RngCore> Server<R> {
         let until = now.mono.after(PERMISSION_LIFETIME);
         let grant = self.granted_by(now.mono, grant);
         match self.permissions.get_mut(&(slot, peer)) {
-            Some(permission) => (permission.until, permission.grant) = (until, grant),
+            Some(permission) => permission.renew(until, grant),
             None => {
                 let own = match self.guard.judge(peer) {
                     Judgement::OwnRelay(relay) => Some(relay),
@@ -891,7 +899,8 @@ impl<R: RngCore> Server<R> {
         }
         if allocation.grant.is_due(now.mono) {
             allocation.grant.reviewing = true;
-            self.review(now, slot, None, Why::Ending);
+            let until = allocation.grant.until;
+            self.review_ending(now, slot, None, until);
         }
         self.watch_allocation(now.mono, slot);
     }
@@ -929,7 +938,8 @@ impl<R: RngCore> Server<R> {
         }
         if permission.grant.is_due(now.mono) {
             permission.grant.reviewing = true;
-            self.review(now, slot, Some(peer), Why::Ending);
+            let until = permission.grant.until;
+            self.review_ending(now, slot, Some(peer), until);
         }
         self.watch_permission(now.mono, slot, peer);
     }
@@ -1073,6 +1083,7 @@ impl<R: RngCore> Server<R> {
         let all: Vec<_> = self.allocations().collect();
         all.into_iter().for_each(|id| self.end(now, id, EndReason::Stopped));
         let asked: Vec<_> = self.asked.drain().map(|(_, asked)| asked).collect();
+        self.reviews = Reviews::default();
         for asked in asked {
             if let Asked::Request(request, ..) = asked {
                 self.refuse(now, &request, Code::InsufficientCapacity);
@@ -1270,7 +1281,7 @@ const fn id_slot(id: AllocationId) -> u32 {
 const fn denial_code(denial: Denial) -> Code {
     match denial {
         Denial::Quota => Code::QuotaReached,
-        Denial::TryLater => Code::InsufficientCapacity,
+        Denial::TryLater | Denial::Unanswered => Code::InsufficientCapacity,
         _ => Code::Forbidden,
     }
 }

@@ -10,7 +10,7 @@ use sluice_base::limits::{OPENS_PER_TICK_MAX, PUBLISH_INTERVAL};
 use sluice_base::message::{Envelope, Order};
 use sluice_base::policy::Decide;
 use sluice_base::stats::{Counter, DropReason, Single};
-use sluice_base::{ListenerId, Mono, Now, TenantId, TransportAddress};
+use sluice_base::{ListenerId, Mono, Now, TransportAddress};
 use sluice_metrics::{LatencyRecorder, WorkerCells};
 use sluice_turn::{Disposition, OpenTicket, Output, Server, ServerOptions, Shared};
 
@@ -53,8 +53,8 @@ pub struct Worker<I: Io, D, R> {
     batch: Vec<Event<I::Slot>>,
     /// Sockets to open; see [`OPENS_PER_TICK_MAX`].
     opening: VecDeque<(OpenTicket, OpenSpec)>,
-    /// Tenants under review, and from which place of the table on.
-    reviews: VecDeque<(TenantId, u32)>,
+    /// Reviews go on with the next tick: packets have their turn in between.
+    reviewing: bool,
     published_at: Mono,
     /// Something has happened since.
     unpublished: bool,
@@ -98,7 +98,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             latency,
             batch: Vec::new(),
             opening: VecDeque::new(),
-            reviews: VecDeque::new(),
+            reviewing: false,
             published_at: now.mono,
             unpublished: true,
             state: State::Running,
@@ -157,8 +157,9 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
         if self.state == State::Running {
             self.verdicts(now);
         }
-        if self.state == State::Running && !self.reviews.is_empty() {
-            self.review(now);
+        if self.state == State::Running && self.turn.is_reviewing(now) {
+            self.turn.review(now);
+            self.outputs(now);
         }
         if self.state == State::Running && now.mono >= self.turn.next_timeout() {
             self.turn.timeout(now);
@@ -167,6 +168,7 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
         if !self.opening.is_empty() {
             self.open_some(now);
         }
+        self.reviewing = self.state == State::Running && self.turn.is_reviewing(now);
         self.account(now, packets);
         Ok(self.state)
     }
@@ -183,6 +185,9 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
 
     fn wake_at(&self) -> Mono {
         if !self.opening.is_empty() {
+            return Mono::default();
+        }
+        if self.reviewing {
             return Mono::default();
         }
         let publish = if self.unpublished { PUBLISH_INTERVAL } else { HEARTBEAT };
@@ -250,7 +255,6 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
             && let Some(mail) = self.mailbox.take()
         {
             match mail {
-                Mail::Envelope(Envelope::Order(Order::Review(tenant))) => self.reviews.push_back((tenant, 0)),
                 Mail::Envelope(envelope) => {
                     if envelope == Envelope::Order(Order::Stop) {
                         self.state = State::Stopped;
@@ -270,20 +274,6 @@ impl<I: Io, D: Decide, R: RngCore> Worker<I, D, R> {
                 }
                 Mail::Barrier(answer) => answer(()),
                 Mail::List { from, most, answer } => answer(self.turn.list(now.mono, from, most)),
-            }
-        }
-    }
-
-    /// Goes on with reviews as far as their questions are answered at once; the rest waits for verdicts.
-    fn review(&mut self, now: Now) {
-        while let Some((tenant, from)) = self.reviews.pop_front() {
-            let next = self.turn.review_tenant(now, tenant, from);
-            self.outputs(now);
-            match next {
-                // Questions that were answered at once made room.
-                Some(place) if place > from => self.reviews.push_front((tenant, place)),
-                Some(place) => return self.reviews.push_front((tenant, place)),
-                None => {}
             }
         }
     }

@@ -12,9 +12,10 @@ use sluice_base::event::{EndReason, RelayEvent};
 use sluice_base::io::{
     DriverError, Event, Io, IoStats, OpenError, OpenSpec, Opened, SendOptions, Slot, SocketRole, Waker,
 };
-use sluice_base::limits::OPENS_PER_TICK_MAX;
+use sluice_base::limits::{OPENS_PER_TICK_MAX, REVIEWS_PER_TICK_MAX};
+use sluice_base::message::{Envelope, Order};
 use sluice_base::policy::{Decide, Grant, Question, Verdict};
-use sluice_base::{Mono, Now, Pii, QuestionId, SocketId, TransportAddress, WorkerId};
+use sluice_base::{Mono, Now, Pii, QuestionId, SocketId, TenantId, TransportAddress, WorkerId};
 use sluice_metrics::{BuildInfo, Metrics};
 use sluice_turn::harness::model::{Client, Mix, Packet, channel_data, ip_address, options, shared, udp};
 use sluice_turn::{Ban, Bans, Whom};
@@ -245,6 +246,30 @@ fn a_rush_of_newcomers_opens_so_many_sockets_in_a_tick_and_a_call_goes_on_betwee
     }
     assert_eq!(opened, [OPENS_PER_TICK_MAX, OPENS_PER_TICK_MAX, 5, 0]);
     assert_eq!(answered, newcomers);
+}
+
+#[test]
+fn a_review_of_many_puts_so_many_questions_in_a_tick_and_a_call_goes_on_between() {
+    let mut bench = Bench::new();
+    let caller = bench.caller("203.0.113.7:40000", peer());
+    // The caller is an allocation and a permission.
+    for i in 2..2 * REVIEWS_PER_TICK_MAX + 5 {
+        let mut client = bench.client(&format!("203.0.113.8:{}", 40_000 + i));
+        let allocate = client.signed(Method::ALLOCATE, udp);
+        bench.exchange(&client, &allocate);
+    }
+    assert!(bench.post.send(Envelope::Order(Order::Review(TenantId(0)))));
+    let mut asked = Vec::new();
+    for tick in 0..4 {
+        bench.arrives(&caller, &channel_data(0x4000, b"voice"));
+        let did = bench.tick();
+        let voice = did.iter().position(|did| *did == Did::Send(peer(), b"voice".to_vec())).expect("the call goes on");
+        let first = did.iter().position(|did| *did == Did::Ask).unwrap_or(did.len());
+        assert!(voice < first, "packets have their turn before questions");
+        assert_eq!(did[0] == Did::Wait(Mono::default()), (1..3).contains(&tick), "nobody sleeps while there are more");
+        asked.push(did.iter().filter(|did| **did == Did::Ask).count());
+    }
+    assert_eq!(asked, [REVIEWS_PER_TICK_MAX, REVIEWS_PER_TICK_MAX, 5, 0]);
 }
 
 #[test]

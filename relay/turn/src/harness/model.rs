@@ -16,7 +16,7 @@ use sluice_base::limits::{
     ALLOCATION_LIFETIME_DEFAULT, ALLOCATION_LIFETIME_MAX, CHANNELS_PER_ALLOCATION_DEFAULT, HEADROOM_MIN,
     NONCE_LIFETIME_MAX, PERMISSIONS_PER_ALLOCATION_DEFAULT, TAILROOM_MIN, VERDICT_DEADLINE,
 };
-use sluice_base::message::{Envelope, WorkerMessage};
+use sluice_base::message::{Envelope, Order, WorkerMessage};
 use sluice_base::policy::{Grant, Question, Verdict};
 use sluice_base::stats::{Counter, DropReason, Single};
 use sluice_base::{AddressClass, ListenerId, Mono, Now, Pii, QuestionId, Secret, SocketId, TenantId};
@@ -329,18 +329,18 @@ impl Relay {
         self.take_sent()
     }
 
-    /// All that lives of a tenant is reviewed, as a worker does it; whether it got to the end.
+    /// All that lives of a tenant is reviewed, as a worker does it; whether all of it has been asked about.
     pub fn review(&mut self, tenant: TenantId) -> bool {
-        let mut from = 0;
-        while let Some(next) = self.server.review_tenant(self.now, tenant, from) {
-            self.run();
-            if next == from {
-                return false;
-            }
-            from = next;
-        }
+        self.server.message(self.now, Envelope::Order(Order::Review(tenant)));
+        self.go_on_reviewing();
+        !self.server.reviews_wait()
+    }
+
+    /// The same, as far as one tick goes.
+    pub fn review_once(&mut self, tenant: TenantId) {
+        self.server.message(self.now, Envelope::Order(Order::Review(tenant)));
+        self.server.review(self.now);
         self.run();
-        true
     }
 
     /// Other bans come into force.
@@ -373,8 +373,10 @@ impl Relay {
             self.set_time(self.server.next_timeout().max(self.now.mono));
             self.server.timeout(self.now);
             self.run();
+            self.go_on_reviewing();
         }
         self.set_time(end);
+        self.go_on_reviewing();
         self.take_sent()
     }
 
@@ -410,6 +412,14 @@ impl Relay {
 
     fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)
+    }
+
+    /// Reviews as far as that goes without waiting.
+    fn go_on_reviewing(&mut self) {
+        while self.server.is_reviewing(self.now) {
+            self.server.review(self.now);
+            self.run();
+        }
     }
 
     /// Does what the machine wants done.

@@ -86,7 +86,9 @@ fn a_retransmission_meanwhile_neither_asks_nor_is_answered() {
 
 #[test]
 fn a_no_is_the_error_that_it_names() {
-    for (denial, code) in [(Denial::Forbidden, 403), (Denial::Quota, 486), (Denial::TryLater, 508)] {
+    for (denial, code) in
+        [(Denial::Forbidden, 403), (Denial::Quota, 486), (Denial::TryLater, 508), (Denial::Unanswered, 508)]
+    {
         for hook in HOOKS {
             let (mut relay, mut client, request) = waiting(hook);
             let id = relay.questions.last().unwrap().id;
