@@ -34,9 +34,9 @@ pub struct Node {
 /// What the question itself does not say, and an admission policy is told.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
-    /// Live allocations of this user.
+    /// Other allocations of this user, those that are asked for at this moment included.
     pub subject_allocations: u32,
-    /// Live allocations of the tenant.
+    /// Of the tenant.
     pub tenant_allocations: u32,
     /// The realm.
     pub realm: String,

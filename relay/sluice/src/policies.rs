@@ -205,10 +205,10 @@ impl Policies {
     /// What an admission policy is told beside the question.
     fn standing(&self, question: &Question) -> Standing {
         let (of_user, of_tenant) = self.ledger.allocations(question.tenant, &question.user);
-        let own = u32::from(question.allocation.is_some());
         Standing {
-            subject_allocations: of_user.saturating_sub(own),
-            tenant_allocations: of_tenant.saturating_sub(own),
+            // The one in question is among them, whether it lives or is asked for.
+            subject_allocations: of_user.saturating_sub(1),
+            tenant_allocations: of_tenant.saturating_sub(1),
             realm: self.running().realms.get(usize::from(question.tenant.0)).cloned().unwrap_or_default(),
         }
     }

@@ -99,7 +99,7 @@ impl<R: RngCore> Server<R> {
     pub(crate) fn begin_opening(
         &mut self,
         now: Now,
-        request: Request,
+        mut request: Request,
         session: SessionId,
         wishes: Wishes,
         grant: Grant,
@@ -109,6 +109,8 @@ impl<R: RngCore> Server<R> {
         let Some(mut claim) = self.shared.ledger.claim(identity.tenant, identity.user.clone(), own) else {
             return self.refuse(now, &request, Code::QuotaReached);
         };
+        // From here on the claim stands for it.
+        request.wanted = None;
         if let Some(bits) = grant.bits_per_second {
             claim.limit_bits(bits);
         }

@@ -62,6 +62,8 @@ struct Account {
     permissions_limit: AtomicU32,
     channels_limit: AtomicU32,
     allocations: AtomicU32,
+    /// Allocations that are asked for, and not decided.
+    asked: AtomicU32,
     permissions: AtomicU32,
     channels: AtomicU32,
     bytes: Bucket,
@@ -79,6 +81,15 @@ pub struct Usage {
     pub permissions: u32,
     /// Channels.
     pub channels: u32,
+}
+
+/// Somebody asks for an allocation: others see it until it is decided, when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    ledger: Arc<Ledger>,
+    /// The user's and the tenant's.
+    accounts: [Arc<Account>; 2],
+    key: (TenantId, Pii<Arc<[u8]>>),
 }
 
 /// What one allocation holds of the ledger; given back when it is dropped.
@@ -160,10 +171,27 @@ impl Ledger {
         Some(claim)
     }
 
-    /// Allocations that a user and a tenant hold now, those in the making included.
+    /// Somebody asks for an allocation; `None` where the tenant is not known.
+    pub(crate) fn want(self: &Arc<Self>, tenant: TenantId, user: Pii<Arc<[u8]>>) -> Option<Wanted> {
+        let mut books = self.books();
+        let Books { tenants, users } = &mut *books;
+        let book = tenants.get(usize::from(tenant.0))?;
+        let key = (tenant, user);
+        let of_user = users.entry(key.clone()).or_insert_with(|| Arc::new(Account::new(book.user)));
+        let accounts = [of_user.clone(), book.account.clone()];
+        // Within the lock, by which it would be forgotten as idle.
+        for account in &accounts {
+            account.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Wanted { ledger: self.clone(), accounts, key })
+    }
+
+    /// Allocations that a user and a tenant hold now, those in the making and those that are asked for included.
     pub fn allocations(&self, tenant: TenantId, user: &Pii<Arc<[u8]>>) -> (u32, u32) {
         let books = self.books();
-        let count = |account: &Arc<Account>| account.allocations.load(Ordering::Relaxed);
+        let count = |account: &Arc<Account>| {
+            account.allocations.load(Ordering::Relaxed).saturating_add(account.asked.load(Ordering::Relaxed))
+        };
         let of_user = books.users.get(&(tenant, user.clone())).map_or(0, count);
         (of_user, books.tenants.get(usize::from(tenant.0)).map_or(0, |book| count(&book.account)))
     }
@@ -306,6 +334,16 @@ impl Drop for Claim {
     }
 }
 
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let mut books = self.ledger.books();
+        for account in &self.accounts {
+            account.asked.fetch_sub(1, Ordering::Relaxed);
+        }
+        forget_if_idle(&mut books.users, &self.key);
+    }
+}
+
 impl Account {
     fn new(limits: AccountLimits) -> Self {
         Account {
@@ -313,6 +351,7 @@ impl Account {
             permissions_limit: AtomicU32::new(limits.permissions),
             channels_limit: AtomicU32::new(limits.channels),
             allocations: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
             permissions: AtomicU32::new(0),
             channels: AtomicU32::new(0),
             bytes: Bucket::new(limits.bits_per_second.div_ceil(8)),
@@ -413,7 +452,10 @@ fn lower(a: u64, b: u64) -> u64 {
 type Users = BTreeMap<(TenantId, Pii<Arc<[u8]>>), Arc<Account>>;
 
 fn forget_if_idle(users: &mut Users, key: &(TenantId, Pii<Arc<[u8]>>)) {
-    if users.get(key).is_some_and(|a| a.allocations.load(Ordering::Relaxed) == 0) {
+    let is_idle = |account: &Arc<Account>| {
+        account.allocations.load(Ordering::Relaxed) == 0 && account.asked.load(Ordering::Relaxed) == 0
+    };
+    if users.get(key).is_some_and(is_idle) {
         users.remove(key);
     }
 }
@@ -446,6 +488,20 @@ mod tests {
         held.clear();
         assert_eq!(ledger.usage().users, 0);
         assert!(claim(0, "a").is_some());
+    }
+
+    #[test]
+    fn an_allocation_that_is_asked_for_is_seen_by_the_next_one_and_is_no_claim() {
+        let ledger = Ledger::new(limits(0), &[TenantLimits { user: limits(1), ..TenantLimits::default() }]);
+        let first = ledger.want(TenantId(0), name("a")).unwrap();
+        let second = ledger.want(TenantId(0), name("a")).unwrap();
+        assert_eq!(ledger.allocations(TenantId(0), &name("a")), (2, 2));
+        let claim = ledger.claim(TenantId(0), name("a"), AccountLimits::default()).unwrap();
+        drop(first);
+        assert_eq!(ledger.allocations(TenantId(0), &name("a")), (2, 2));
+        assert_eq!(ledger.allocations(TenantId(0), &name("b")), (0, 2));
+        drop((claim, second));
+        assert_eq!((ledger.usage().users, ledger.usage().allocations), (0, 0));
     }
 
     #[test]

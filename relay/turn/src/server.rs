@@ -37,6 +37,7 @@ use crate::opening::{Opening, Wishes, granted_lifetime};
 use crate::options::{ServerOptions, Shared};
 use crate::ports::PortPool;
 use crate::quality::{PORTION_INTERVAL, Quality};
+use crate::quota::Wanted;
 use crate::reply::{self, Reply, ReturnPath};
 use crate::review::{Review, Reviews};
 use crate::route::{Route, Routes};
@@ -163,6 +164,8 @@ pub(crate) struct Request {
     pub(crate) identity: Arc<Identity>,
     /// The stay that it is about: of an Allocate the one that it asks for, once that is drawn.
     pub(crate) session: Option<SessionId>,
+    /// Of an Allocate, while its question is open.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 /// What is decided once the verdict is there.
@@ -495,6 +498,7 @@ impl<R: RngCore> Server<R> {
             fingerprint: message.attributes.fingerprint,
             identity,
             session,
+            wanted: None,
         };
         let unknown = message.attributes.unknown_types();
         if !unknown.is_empty() {
@@ -630,6 +634,10 @@ impl<R: RngCore> Server<R> {
             (_, None) => return self.dropped(DropReason::NoAllocation),
         };
         request.session = Some(session);
+        if let Operation::Allocate(..) = operation {
+            let identity = &request.identity;
+            request.wanted = self.shared.ledger.want(identity.tenant, identity.user.clone());
+        }
         self.open_of_client.insert(client, open + 1);
         self.open_requests.insert((client, request.transaction), ());
         let (hook, lifetime) = match &operation {

@@ -8,7 +8,7 @@ use sluice_base::limits::{QUESTIONS_PER_CLIENT_MAX, QUESTIONS_PER_WORKER_MAX, VE
 use sluice_base::policy::{Denial, Grant, Hook, Verdict};
 use sluice_base::stats::{DropReason, Single};
 use sluice_base::{AddressClass, TenantId};
-use sluice_turn::harness::model::{Client, Relay, udp};
+use sluice_turn::harness::model::{Client, Relay, options, shared, udp};
 use sluice_wire::stun::{Method, attribute};
 
 use crate::{CLIENT, millis, peer, seconds};
@@ -206,6 +206,33 @@ fn verdicts_come_in_any_order() {
         assert_eq!(sent[0].to, asked.borrow()[&question.id]);
     }
     assert_eq!(relay.single(Single::Allocations), 10);
+}
+
+#[test]
+fn an_allocation_that_is_asked_for_is_counted_until_it_is_decided() {
+    for verdict in [YES, Verdict::Deny(Denial::Forbidden)] {
+        let options = options();
+        let shared = shared(&options);
+        let ledger = shared.ledger.clone();
+        let mut relay = Relay::sharing(options, shared);
+        relay.decide = Box::new(|_| None);
+        let counted = || ledger.allocations(TenantId(0), &sluice_base::Pii::new(b"alice"[..].into())).0;
+        for (i, address) in [CLIENT, "203.0.113.9:1"].into_iter().enumerate() {
+            let mut client = Client::new(address);
+            client.challenge(&mut relay);
+            let request = request(&mut client, Hook::Allocate);
+            assert!(client.send(&mut relay, &request).is_empty());
+            assert_eq!(counted(), 1 + i as u32);
+        }
+        relay.slow_to_open = true;
+        let id = relay.questions[0].id;
+        relay.verdict(id, verdict);
+        assert_eq!(counted(), 1 + u32::from(verdict == YES), "one that opens its socket is counted once");
+        relay.open_pending();
+        assert_eq!(counted(), 1 + u32::from(verdict == YES));
+        relay.pass(seconds(1));
+        assert_eq!(counted(), u32::from(verdict == YES));
+    }
 }
 
 #[test]
