@@ -190,6 +190,7 @@ impl Decide for SimDecide {
         kernel.holds(named);
         kernel.oracle.asked(now, self.worker, question, current.as_deref());
         let (delay, verdict) = decide(&mut kernel.rng, &kernel.decisions)?;
+        let told = kernel.tamper.verdict(hook, verdict);
         kernel.trace.push(|| {
             let after = delay.map_or(String::new(), |millis| format!(" after {millis} ms"));
             format!("{} worker {} is told of {id:?}{after}: {verdict:?}", seconds(now), self.worker)
@@ -197,13 +198,13 @@ impl Decide for SimDecide {
         match delay {
             None => {
                 kernel.oracle.verdict(now, self.worker, id, verdict);
-                Some(verdict)
+                Some(told)
             }
             Some(millis) => {
                 let driver = &mut kernel.drivers[self.worker];
                 let at = now.mono.after(std::time::Duration::from_millis(millis));
                 driver.tick_at = driver.tick_at.min(at);
-                driver.verdicts.insert((at, id), verdict);
+                driver.verdicts.insert((at, id), (verdict, told));
                 None
             }
         }
@@ -212,9 +213,9 @@ impl Decide for SimDecide {
     fn poll(&mut self, now: Now) -> Option<(QuestionId, Verdict)> {
         let mut kernel = self.kernel.borrow_mut();
         let first = kernel.drivers[self.worker].verdicts.first_entry().filter(|entry| entry.key().0 <= now.mono)?;
-        let ((_, id), verdict) = first.remove_entry();
+        let ((_, id), (verdict, told)) = first.remove_entry();
         kernel.oracle.verdict(now, self.worker, id, verdict);
-        Some((id, verdict))
+        Some((id, told))
     }
 
     fn event(&mut self, now: Now, event: RelayEvent) {

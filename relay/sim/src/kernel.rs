@@ -97,7 +97,8 @@ pub(crate) struct Driver {
     pub(crate) banned: Arc<Mutex<Arc<Bans>>>,
     /// When the worker has something to do.
     pub(crate) tick_at: Mono,
-    pub(crate) verdicts: BTreeMap<(Mono, QuestionId), Verdict>,
+    /// Verdicts on their way: as they were made, and as the worker is told of them.
+    pub(crate) verdicts: BTreeMap<(Mono, QuestionId), (Verdict, Verdict)>,
     pub(crate) stats: IoStats,
     /// Slots dropped instead of sent or freed.
     pub(crate) lost_slots: Rc<Cell<u32>>,

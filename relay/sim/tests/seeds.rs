@@ -126,6 +126,21 @@ fn the_oracle_sees_that_an_end_tells_of_other_traffic() {
     caught(Tamper::ForgetPacket, "were relayed");
 }
 
+#[test]
+fn the_oracle_sees_that_the_guard_of_peers_by_policy_is_switched_off() {
+    caught(Tamper::IgnorePeerRefusal, "succeeds though it was refused");
+}
+
+#[test]
+fn the_oracle_sees_that_second_thoughts_are_switched_off() {
+    caught(Tamper::IgnoreSecondThought, "is open and of no live allocation");
+}
+
+#[test]
+fn the_oracle_sees_that_the_end_of_a_grant_is_switched_off() {
+    caught(Tamper::IgnoreValidFor, "is open and of no live allocation");
+}
+
 /// Some seed of a few finds the tampering, and says what it is; without it they find nothing.
 fn caught(tamper: Tamper, words: &str) {
     let found = (1..=12).find_map(|seed| {
