@@ -426,7 +426,8 @@ pub const POLICY_DEADLINE_MAX: Duration = Duration::from_millis(350);
 /// Threads that ask plugins: each question is some ten microseconds of work.
 pub const POLICY_THREADS_MAX: usize = 4;
 
-/// How long a plugin that missed its deadline is not asked: it would take every thread, one question after the other.
+/// How long a plugin that missed its deadline is not asked for that tenant: it would take every thread, one question
+/// after the other.
 pub const PLUGIN_REST: Duration = Duration::from_secs(1);
 
 /// Places in one list of a fence, and fences of one plan.

@@ -21,6 +21,8 @@ pub enum Failure {
     Obligation,
     /// Too many questions waited.
     Overload,
+    /// The queue or the plugins before it had left it too little time.
+    NoTime,
     /// It missed a deadline a moment ago, and is not asked for a while.
     Resting,
     /// Its fences have run out.
@@ -29,13 +31,14 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason.
-    pub const ALL: [Failure; 8] = [
+    pub const ALL: [Failure; 9] = [
         Failure::Trap,
         Failure::Deadline,
         Failure::Memory,
         Failure::Answer,
         Failure::Obligation,
         Failure::Overload,
+        Failure::NoTime,
         Failure::Resting,
         Failure::Stale,
     ];
@@ -49,6 +52,7 @@ impl Failure {
             Failure::Answer => "answer",
             Failure::Obligation => "obligation",
             Failure::Overload => "overload",
+            Failure::NoTime => "no-time",
             Failure::Resting => "resting",
             Failure::Stale => "stale",
         }

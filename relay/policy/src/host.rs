@@ -27,7 +27,7 @@ use crate::load::{self, LoadError};
 use crate::plugin::{Guest, Plugin, no_hook};
 use crate::pseudonym::{Rotating, derived};
 use crate::rate::Rate;
-use crate::rest::Rest;
+use crate::rest::Rests;
 use crate::sets::Sets;
 use crate::stats::PluginStats;
 use crate::{cases, lock};
@@ -256,7 +256,7 @@ impl Host {
             lines: Arc::new(Rate::new(PLUGIN_LINES_PER_SECOND)),
             denials: Rate::new(PLUGIN_LINES_PER_SECOND),
             guest,
-            rest: Rest::default(),
+            rests: Rests::default(),
         };
         let context = self.scratch(&plugin, sets);
         let began = Instant::now();
@@ -397,6 +397,7 @@ impl Host {
         let names = self.names(&tenant.name);
         let mut bound = Bound {
             names: names.clone(),
+            whole: self.0.options.deadline,
             node: table.node.clone(),
             places: self.0.places.clone(),
             sets: table.sets.clone(),
@@ -413,7 +414,8 @@ impl Host {
                 let fences = self.fences(plugin, &context, table).map_err(named)?;
                 bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences });
             }
-            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context });
+            let rest = plugin.rests.of(&names.tenant);
+            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context, rest });
         }
         Ok(bound)
     }

@@ -1,7 +1,7 @@
 //! One question, put to the plugins of its tenant.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_base::policy::{Denial, Question, Verdict};
 
@@ -13,12 +13,15 @@ use crate::guest::{Context, Places, unix_seconds};
 use crate::hook::Hook;
 use crate::host::{Answer, Mode};
 use crate::plugin::{Plugin, no_hook};
+use crate::rest::Rest;
 use crate::sets::Sets;
 use crate::stats::Outcome;
 
 /// The policies of one tenant.
 pub(crate) struct Bound {
     pub(crate) names: Arc<Names>,
+    /// How long the plugins of one question may take together.
+    pub(crate) whole: Duration,
     pub(crate) node: Node,
     pub(crate) places: Places,
     pub(crate) sets: Arc<Sets>,
@@ -38,6 +41,7 @@ pub(crate) struct Tenancy {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) mode: Mode,
     pub(crate) context: Arc<Context>,
+    pub(crate) rest: Arc<Rest>,
 }
 
 /// A question on its way to a thread.
@@ -140,7 +144,7 @@ impl Bound {
         deadline: Instant,
     ) -> Result<Vec<Opinion>, Failure> {
         let (plugin, began) = (&tenancy.plugin, Instant::now());
-        let answer = match plugin.rest.is_on(began) {
+        let answer = match tenancy.rest.is_on(began) {
             true => Err(Failure::Resting),
             false => self.call(tenancy, hook, question, standing, deadline),
         };
@@ -200,8 +204,8 @@ impl Bound {
     }
 
     fn failed(&self, tenancy: &Tenancy, hook: Hook, failure: Failure, began: Instant) {
-        let (plugin, dry_run) = (&tenancy.plugin, tenancy.mode == Mode::DryRun);
-        plugin.rest.failed(Instant::now(), failure);
+        let (plugin, dry_run, now) = (&tenancy.plugin, tenancy.mode == Mode::DryRun, Instant::now());
+        let failure = tenancy.rest.failed(now, failure, now.duration_since(began), self.whole);
         plugin.stats.failure(failure);
         plugin.stats.verdict(hook, Outcome::Failed, dry_run, began.elapsed());
         self.tell(plugin, hook, failure.name(), dry_run);

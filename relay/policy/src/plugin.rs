@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::guest::{Context, Settings, State};
 use crate::hook::{Grant, Hook};
 use crate::rate::Rate;
-use crate::rest::Rest;
+use crate::rest::Rests;
 use crate::stats::{Declared, PluginStats};
 
 /// A component that was checked, linked and asked who it is, with the settings that it found good.
@@ -33,7 +33,7 @@ pub struct Plugin {
     /// Lines of the log about it.
     pub(crate) denials: Rate,
     pub(crate) guest: Guest,
-    pub(crate) rest: Rest,
+    pub(crate) rests: Rests,
 }
 
 /// What is needed to make an instance and to call it.
@@ -204,7 +204,7 @@ impl Guest {
         call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
     ) -> Result<(T, Used), (Failure, String)> {
         if Instant::now() >= deadline {
-            return Err((Failure::Deadline, "no time was left".to_owned()));
+            return Err((Failure::NoTime, "no time was left".to_owned()));
         }
         let _ticking = self.ticker.begin();
         let state = State::new(context.clone(), self.memory_bytes, describing);

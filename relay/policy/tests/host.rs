@@ -5,8 +5,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_base::policy::{Denial, Grant, Hook, Verdict};
-use sluice_policy::{EngineChoice, EngineKind, Failure, Host, LoadError, Mode, Plugin, Source};
+use sluice_base::TenantId;
+use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
+use sluice_policy::{EngineChoice, EngineKind, Failure, Host, LoadError, Mode, Node, Plugin, Source, Tenant};
 use support::{
     ABSTAIN, ALLOW, ALLOW_NONE, ALLOW_ONE, DENY, Guest, ask, bind, host, host_of, load, load_with, question,
 };
@@ -74,12 +75,16 @@ fn a_dry_run_decides_nothing_and_is_counted() {
     bind(&host, &[(plugin.clone(), Mode::DryRun), (second, Mode::Enforce)]);
     assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
     // The rehearsal comes after the answer; that of the first question is over when a thread took the second.
-    let counted = || plugin.stats().verdicts().iter().any(|(_, word, n)| *word == "would-deny" && *n >= 1);
+    wait_for("the rehearsal", || plugin.stats().verdicts().iter().any(|(_, word, n)| *word == "would-deny" && *n >= 1));
+}
+
+/// Waits until it is so.
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let end = std::time::Instant::now() + Duration::from_secs(10);
-    while !counted() && std::time::Instant::now() < end {
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "{what} did not come");
         std::thread::yield_now();
     }
-    assert!(counted());
 }
 
 #[test]
@@ -158,6 +163,37 @@ fn who_missed_a_deadline_rests_and_leaves_the_threads_to_others() {
         assert_eq!(ask(&host, question(Hook::Allocate, 0)), UNANSWERED);
     }
     assert_eq!(failures(&plugins[0], Failure::Resting), 10);
+}
+
+#[test]
+fn whom_others_left_no_time_does_not_rest() {
+    let host = host(EngineChoice::Auto);
+    let spins = load(&host, "spins", &Guest::allocating("(loop (br 0)) (unreachable)")).unwrap();
+    let quick = load(&host, "quick", &Guest::allocating(ALLOW)).unwrap();
+    bind(&host, &[(spins, Mode::Enforce), (quick.clone(), Mode::DryRun)]);
+    for _ in 0..2 {
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), UNANSWERED);
+    }
+    // The first question left none, the second found the other one resting.
+    wait_for("the rehearsals", || quick.stats().durations().iter().any(|(_, d)| d.buckets.iter().sum::<u64>() == 2));
+    assert_eq!((failures(&quick, Failure::NoTime), failures(&quick, Failure::Resting)), (1, 0));
+    assert!(quick.stats().verdicts().iter().any(|(_, word, n)| *word == "would-allow" && *n == 1));
+}
+
+#[test]
+fn a_plugin_that_rests_for_one_tenant_is_asked_for_another() {
+    let host = host(EngineChoice::Auto);
+    let spins = load(&host, "spins", &Guest::allocating("(loop (br 0)) (unreachable)")).unwrap();
+    let tenant = |id: u16| Tenant {
+        id: TenantId(id),
+        name: format!("tenant-{id}"),
+        plugins: vec![(spins.clone(), Mode::Enforce)],
+    };
+    host.swap(host.bind(vec![tenant(0), tenant(1)], Node::default(), Arc::default()).unwrap());
+    for id in [0, 1, 0] {
+        assert_eq!(ask(&host, Question { tenant: TenantId(id), ..question(Hook::Allocate, 0) }), UNANSWERED);
+    }
+    assert_eq!((failures(&spins, Failure::Deadline), failures(&spins, Failure::Resting)), (2, 1));
 }
 
 #[test]
