@@ -416,6 +416,10 @@ pub const PLUGIN_PSEUDONYMS_PER_SECOND: u32 = 100;
 /// Questions that wait for a plugin unless configured otherwise: beyond these the answer would be late anyway.
 pub const POLICY_QUEUE_DEFAULT: usize = 1024;
 
+/// Of the queue one tenant may fill one part of as many as there are tenants with plugins, but of no more than these:
+/// one that is flooded leaves places to others, and one of a hundred may still have a burst.
+pub const POLICY_QUEUE_PARTS: usize = 4;
+
 /// How long a question's policies may take together, waiting included, unless configured otherwise: what is left of
 /// [`VERDICT_DEADLINE`] is for the way there and back.
 pub const POLICY_DEADLINE_DEFAULT: Duration = Duration::from_millis(300);

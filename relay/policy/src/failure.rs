@@ -61,7 +61,7 @@ impl Failure {
     /// The no that it is. What is not the plugin's own doing, or may be over in a moment, is no answer.
     pub(crate) const fn denial(self) -> Denial {
         match self {
-            Failure::Deadline | Failure::Overload | Failure::Resting => Denial::Unanswered,
+            Failure::Deadline | Failure::Overload | Failure::NoTime | Failure::Resting => Denial::Unanswered,
             _ => Denial::TryLater,
         }
     }

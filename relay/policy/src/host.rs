@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use sluice_base::limits::{PLUGIN_LINES_PER_SECOND, PLUGIN_PSEUDONYMS_PER_SECOND};
 use sluice_base::policy::{Denial, Question, Verdict};
 use sluice_base::{Pii, Secret, TenantId};
@@ -26,6 +25,7 @@ use crate::judge::{Bound, BoundFence, Job, Tenancy};
 use crate::load::{self, LoadError};
 use crate::plugin::{Guest, Plugin, no_hook};
 use crate::pseudonym::{Rotating, derived};
+use crate::queue::Queue;
 use crate::rate::Rate;
 use crate::rest::Rests;
 use crate::sets::Sets;
@@ -60,7 +60,7 @@ struct Inner {
     options: HostOptions,
     places: Places,
     table: RwLock<Arc<Table>>,
-    jobs: Sender<Job>,
+    jobs: Arc<Queue<Job>>,
     kept: Mutex<Kept>,
 }
 
@@ -170,10 +170,10 @@ impl Host {
         // Beside those of the threads: one for a load.
         let pool = Pool { memory_bytes: options.memory_bytes, instances: threads as u32 + 1, fuel: options.fuel };
         let running = Running::start(options.engine, pool)?;
-        let (jobs, queue) = bounded(options.queue);
+        let jobs = Arc::new(Queue::new(options.queue));
         for i in 0..threads {
-            let queue: Receiver<Job> = queue.clone();
-            let work = move || queue.into_iter().for_each(run);
+            let queue = jobs.clone();
+            let work = move || std::iter::from_fn(|| queue.take()).for_each(run);
             let thread = Builder::new().name(format!("policy-{i}")).spawn(work);
             thread.map_err(|error| format!("no thread for policies: {error}"))?;
         }
@@ -370,14 +370,15 @@ impl Host {
         if !bound.asks(hook) {
             return Some(Verdict::Allow(Default::default()));
         }
-        let deadline = self.deadline();
+        // Where dry runs alone are asked, nobody waits for them, and no overload of ours becomes a no.
+        let decides = bound.decides(hook);
+        let (tenant, deadline) = (question.tenant, self.deadline());
+        let answer = decides.then_some(answer);
         let job = Job { bound: bound.clone(), hook, question, standing: standing(), deadline, answer };
-        match self.0.jobs.try_send(job) {
-            Ok(()) => None,
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
-                job.bound.overloaded(hook);
-                Some(Verdict::Deny(Denial::Unanswered))
-            }
+        match self.0.jobs.push(tenant, table.tenants.len(), job) {
+            Ok(()) if decides => None,
+            Ok(()) => Some(Verdict::Allow(Default::default())),
+            Err(job) => Some(job.bound.overloaded(hook)),
         }
     }
 
@@ -488,6 +489,12 @@ impl Host {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.jobs.close();
+    }
+}
+
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("engine", &self.0.running.kind).finish_non_exhaustive()
@@ -498,7 +505,9 @@ impl std::fmt::Debug for Host {
 fn run(job: Job) {
     let Job { bound, hook, question, standing, deadline, answer } = job;
     // A panic is a fault of ours, and no yes either.
-    let verdict = catch_unwind(AssertUnwindSafe(|| bound.judge(hook, &question, &standing, deadline)));
-    answer(verdict.unwrap_or(Verdict::Deny(Denial::TryLater)));
+    if let Some(answer) = answer {
+        let verdict = catch_unwind(AssertUnwindSafe(|| bound.judge(hook, &question, &standing, deadline)));
+        answer(verdict.unwrap_or(Verdict::Deny(Denial::TryLater)));
+    }
     let _ = catch_unwind(AssertUnwindSafe(|| bound.rehearse(hook, &question, &standing, deadline)));
 }

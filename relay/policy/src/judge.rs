@@ -51,13 +51,19 @@ pub(crate) struct Job {
     pub(crate) question: Question,
     pub(crate) standing: Standing,
     pub(crate) deadline: Instant,
-    pub(crate) answer: Answer,
+    /// Where nobody waits for the verdict: none.
+    pub(crate) answer: Option<Answer>,
 }
 
 impl Bound {
-    /// Whether any plugin whose verdict counts for anything has this hook.
+    /// Whether any plugin has this hook.
     pub(crate) fn asks(&self, hook: Hook) -> bool {
         self.tenancies.iter().any(|tenancy| tenancy.plugin.hooks.contains(&hook))
+    }
+
+    /// Whether any has whose verdict holds.
+    pub(crate) fn decides(&self, hook: Hook) -> bool {
+        self.with(hook, Mode::Enforce).next().is_some()
     }
 
     /// The fences' no, if it is one. No guest code runs.
@@ -95,9 +101,7 @@ impl Bound {
     pub(crate) fn judge(&self, hook: Hook, question: &Question, standing: &Standing, deadline: Instant) -> Verdict {
         let things = question.peers.len().max(1);
         let mut opinions = vec![Vec::new(); things];
-        let mut is_asked = false;
         for tenancy in self.with(hook, Mode::Enforce) {
-            is_asked = true;
             match self.ask(tenancy, hook, question, standing, deadline) {
                 Ok(of_each) => {
                     let denies = of_each.iter().any(|opinion| matches!(opinion, Opinion::Deny(_)));
@@ -109,11 +113,7 @@ impl Bound {
                 Err(failure) => return Verdict::Deny(failure.denial()),
             }
         }
-        match is_asked {
-            true => compose::verdict(opinions.into_iter().map(compose::join)),
-            // Dry runs alone decide nothing.
-            false => Verdict::Allow(Default::default()),
-        }
+        compose::verdict(opinions.into_iter().map(compose::join))
     }
 
     /// Asks those whose verdict does not hold.
@@ -123,10 +123,15 @@ impl Bound {
         }
     }
 
-    /// The queue was full.
-    pub(crate) fn overloaded(&self, hook: Hook) {
-        if let Some(tenancy) = self.with(hook, Mode::Enforce).next() {
+    /// The queue was full: a no of those who decide; dry runs would have failed, which decides nothing.
+    pub(crate) fn overloaded(&self, hook: Hook) -> Verdict {
+        let mode = if self.decides(hook) { Mode::Enforce } else { Mode::DryRun };
+        if let Some(tenancy) = self.with(hook, mode).next() {
             self.failed(tenancy, hook, Failure::Overload, Instant::now());
+        }
+        match mode {
+            Mode::Enforce => Verdict::Deny(Denial::Unanswered),
+            Mode::DryRun => Verdict::Allow(Default::default()),
         }
     }
 

@@ -22,6 +22,7 @@ mod kv;
 mod load;
 mod plugin;
 mod pseudonym;
+mod queue;
 mod rate;
 mod rest;
 mod scrub;

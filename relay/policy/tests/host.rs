@@ -211,6 +211,38 @@ fn a_full_queue_denies() {
 }
 
 #[test]
+fn a_full_queue_denies_nothing_where_dry_runs_alone_are_asked() {
+    let host = host_of(EngineChoice::Auto, 1);
+    let plugin = load(&host, "p", &Guest::allocating("(loop (br 0)) (unreachable)")).unwrap();
+    bind(&host, &[(plugin.clone(), Mode::DryRun)]);
+    for _ in 0..8 {
+        let verdict = host.ask(question(Hook::Allocate, 0), Default::default, Box::new(|_| panic!("nobody waits")));
+        assert_eq!(verdict, Some(Verdict::Allow(Grant::default())));
+    }
+    assert!(failures(&plugin, Failure::Overload) >= 5, "two threads and one place are taken");
+}
+
+#[test]
+fn a_tenant_that_floods_the_queue_leaves_places_to_another() {
+    let host = host_of(EngineChoice::Auto, 4);
+    let spins = load(&host, "spins", &Guest::allocating("(loop (br 0)) (unreachable)")).unwrap();
+    let quick = load(&host, "quick", &Guest::default()).unwrap();
+    let tenant = |id: u16, plugin: &Arc<Plugin>| Tenant {
+        id: TenantId(id),
+        name: format!("tenant-{id}"),
+        plugins: vec![(plugin.clone(), Mode::Enforce)],
+    };
+    let tenants = vec![tenant(0, &spins), tenant(1, &quick)];
+    host.swap(host.bind(tenants, Node::default(), Arc::default()).unwrap());
+    for _ in 0..100 {
+        host.ask(question(Hook::Allocate, 0), Default::default, Box::new(|_| {}));
+    }
+    let other = Question { tenant: TenantId(1), ..question(Hook::Allocate, 0) };
+    let verdict = host.ask(other, Default::default, Box::new(|_| {}));
+    assert_eq!((verdict, failures(&quick, Failure::Overload)), (None, 0));
+}
+
+#[test]
 fn start_up_code_has_the_limits_of_any_other() {
     let spin = Guest { more: "(func $s (loop (br 0))) (start $s)".to_owned(), ..Guest::default() };
     let host = host(EngineChoice::Auto);
