@@ -407,8 +407,12 @@ pub const PLUGIN_WORD_BYTES_MAX: usize = 64;
 /// Bytes of one of a plugin's log lines.
 pub const PLUGIN_LINE_BYTES_MAX: usize = 512;
 
-/// Log lines per second of one plugin, and as many at once: a flood leaves the log readable.
+/// Log lines per second of one plugin, and about its denials for one tenant, and as many at once: a flood leaves the
+/// log readable.
 pub const PLUGIN_LINES_PER_SECOND: u32 = 10;
+
+/// Lines about denials that wait to be written, of all plugins and tenants: what is beyond is counted.
+pub const PLUGIN_LINES_WAITING_MAX: usize = 1024;
 
 /// Pseudonyms per second of one plugin and tenant: to try all of IPv4 takes a year and more.
 pub const PLUGIN_PSEUDONYMS_PER_SECOND: u32 = 100;

@@ -445,6 +445,13 @@ pub const FAMILIES: &[Family] = &[
         "Lines that a plugin logged over its rate.",
     ),
     family(
+        "sluice_policy_denials_untold_total",
+        COUNTER,
+        &["plugin"],
+        Source::Policies(|policies| counted(&policies.denials_untold)),
+        "Denials of a plugin that have no line in the log, since there were too many.",
+    ),
+    family(
         "sluice_policy_counter_mistakes_total",
         COUNTER,
         &["plugin"],

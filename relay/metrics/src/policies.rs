@@ -13,6 +13,8 @@ pub struct Policies {
     pub failures: Vec<(Vec<String>, u64)>,
     /// Log lines over the rate, by plugin.
     pub lines_dropped: Vec<(Vec<String>, u64)>,
+    /// Denials without a line in the log, by plugin.
+    pub denials_untold: Vec<(Vec<String>, u64)>,
     /// Additions to counters that were not declared so, by plugin.
     pub mistakes: Vec<(Vec<String>, u64)>,
     /// Upper bounds of the buckets of durations, in seconds.

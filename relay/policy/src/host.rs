@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use sluice_base::limits::{PLUGIN_LINES_PER_SECOND, PLUGIN_PSEUDONYMS_PER_SECOND};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use sluice_base::limits::{PLUGIN_LINES_PER_SECOND, PLUGIN_LINES_WAITING_MAX, PLUGIN_PSEUDONYMS_PER_SECOND};
 use sluice_base::policy::{Denial, Question, Verdict};
 use sluice_base::{Pii, Secret, TenantId};
 use sluice_crypto::HmacSha256Key;
@@ -22,6 +23,7 @@ use crate::fence::Fences;
 use crate::guest::{Context, Places, unix_seconds};
 use crate::hook::{Grant, Hook};
 use crate::judge::{Bound, BoundFence, Job, Tenancy};
+use crate::lines::{Line, Untold, Voice};
 use crate::load::{self, LoadError};
 use crate::plugin::{Guest, Plugin, no_hook};
 use crate::pseudonym::{Rotating, derived};
@@ -61,6 +63,7 @@ struct Inner {
     places: Places,
     table: RwLock<Arc<Table>>,
     jobs: Arc<Queue<Job>>,
+    lines: Sender<Line>,
     kept: Mutex<Kept>,
 }
 
@@ -157,6 +160,9 @@ pub struct BindError {
     pub error: LoadError,
 }
 
+/// How often the log is told how many denials it has no line of.
+const UNTOLD_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Takes a verdict that came later, on a thread of the host: it must not wait.
 pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
 
@@ -177,8 +183,13 @@ impl Host {
             let thread = Builder::new().name(format!("policy-{i}")).spawn(work);
             thread.map_err(|error| format!("no thread for policies: {error}"))?;
         }
+        let (lines, said) = bounded(PLUGIN_LINES_WAITING_MAX);
         let (places, table, kept) = (Places::default(), RwLock::default(), Mutex::default());
-        Ok(Host(Arc::new(Inner { running, options, places, table, jobs, kept })))
+        let host = Host(Arc::new(Inner { running, options, places, table, jobs, lines, kept }));
+        let inner = Arc::downgrade(&host.0);
+        let thread = Builder::new().name("policy-log".to_owned()).spawn(move || write(&said, &inner));
+        thread.map_err(|error| format!("no thread for what policies have said: {error}"))?;
+        Ok(host)
     }
 
     /// Which engine runs, and why.
@@ -254,7 +265,6 @@ impl Host {
             // Not those that run: what happens at load is not counted among what clients saw.
             stats: Arc::default(),
             lines: Arc::new(Rate::new(PLUGIN_LINES_PER_SECOND)),
-            denials: Rate::new(PLUGIN_LINES_PER_SECOND),
             guest,
             rests: Rests::default(),
         };
@@ -411,12 +421,15 @@ impl Host {
                 return Err(named(LoadError::NotKept(*hook)));
             }
             let context = self.context(plugin, &tenant.name, &table.sets);
+            let (stats, lines) = (plugin.stats.clone(), self.0.lines.clone());
+            let voice = Arc::new(Voice::new(plugin.name.clone(), names.tenant.clone(), stats, lines));
             if plugin.hooks.contains(&Hook::Geofence) {
                 let fences = self.fences(plugin, &context, table).map_err(named)?;
-                bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences });
+                let voice = voice.clone();
+                bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences, voice });
             }
             let rest = plugin.rests.of(&names.tenant);
-            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context, rest });
+            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context, rest, voice });
         }
         Ok(bound)
     }
@@ -498,6 +511,22 @@ impl Drop for Inner {
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("engine", &self.0.running.kind).finish_non_exhaustive()
+    }
+}
+
+/// Writes what was said until there is no host any more.
+fn write(said: &Receiver<Line>, host: &Weak<Inner>) {
+    let (mut untold, mut due) = (Untold::default(), Instant::now() + UNTOLD_INTERVAL);
+    loop {
+        match said.recv_deadline(due) {
+            Ok(line) => line.write(),
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(inner) = host.upgrade() else { return };
+                untold.write(&Host(inner).stats());
+                due = Instant::now() + UNTOLD_INTERVAL;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fence::{Fences, Known};
 use crate::guest::{Context, Places, unix_seconds};
 use crate::hook::Hook;
 use crate::host::{Answer, Mode};
+use crate::lines::Voice;
 use crate::plugin::{Plugin, no_hook};
 use crate::rest::Rest;
 use crate::sets::Sets;
@@ -34,6 +35,7 @@ pub(crate) struct BoundFence {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) mode: Mode,
     pub(crate) fences: Fences,
+    pub(crate) voice: Arc<Voice>,
 }
 
 /// One plugin bound to one tenant.
@@ -42,6 +44,7 @@ pub(crate) struct Tenancy {
     pub(crate) mode: Mode,
     pub(crate) context: Arc<Context>,
     pub(crate) rest: Arc<Rest>,
+    pub(crate) voice: Arc<Voice>,
 }
 
 /// A question on its way to a thread.
@@ -76,7 +79,7 @@ impl Bound {
         let client = place(&question.client);
         let peers: Vec<Known> = question.peers.iter().map(place).collect();
         let mut denial = None;
-        for BoundFence { plugin, mode, fences } in &self.fences {
+        for BoundFence { plugin, mode, fences, voice } in &self.fences {
             let dry_run = *mode == Mode::DryRun;
             let is_stale = fences.until.is_some_and(|until| began >= until);
             let outside = if is_stale { None } else { fences.judge(&client, &peers, &self.sets) };
@@ -90,7 +93,7 @@ impl Bound {
             }
             plugin.stats.verdict(Hook::Geofence, outcome, dry_run, began.elapsed());
             if outcome != Outcome::Allow {
-                self.tell(plugin, Hook::Geofence, reason, dry_run);
+                voice.says_no(Hook::Geofence, reason, dry_run);
                 denial = denial.or((!dry_run).then_some(Denial::Forbidden));
             }
         }
@@ -161,7 +164,7 @@ impl Bound {
                     Opinion::Allow(_) => Outcome::Allow,
                     Opinion::Abstain => Outcome::Abstain,
                     Opinion::Deny(code) => {
-                        self.tell(plugin, hook, compose::word(code), dry_run);
+                        tenancy.voice.says_no(hook, compose::word(code), dry_run);
                         Outcome::Deny
                     }
                 };
@@ -213,18 +216,6 @@ impl Bound {
         let failure = tenancy.rest.failed(now, failure, now.duration_since(began), self.whole);
         plugin.stats.failure(failure);
         plugin.stats.verdict(hook, Outcome::Failed, dry_run, began.elapsed());
-        self.tell(plugin, hook, failure.name(), dry_run);
-    }
-
-    /// A line of the log: which plugin, for which tenant, and why, never about whom.
-    fn tell(&self, plugin: &Plugin, hook: Hook, reason: &'static str, dry_run: bool) {
-        if !plugin.denials.take(Instant::now()) {
-            return;
-        }
-        let (plugin, tenant, hook) = (&*plugin.name, &*self.names.tenant, hook.name());
-        match dry_run {
-            false => tracing::info!(plugin, tenant, hook, reason, "a policy says no"),
-            true => tracing::info!(plugin, tenant, hook, reason, "a policy would say no: a dry run"),
-        }
+        tenancy.voice.says_no(hook, failure.name(), dry_run);
     }
 }

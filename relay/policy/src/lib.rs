@@ -19,6 +19,7 @@ mod host;
 mod json;
 mod judge;
 mod kv;
+mod lines;
 mod load;
 mod plugin;
 mod pseudonym;

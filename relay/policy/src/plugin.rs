@@ -30,8 +30,6 @@ pub struct Plugin {
     pub(crate) settings: Settings,
     pub(crate) stats: Arc<PluginStats>,
     pub(crate) lines: Arc<Rate>,
-    /// Lines of the log about it.
-    pub(crate) denials: Rate,
     pub(crate) guest: Guest,
     pub(crate) rests: Rests,
 }

@@ -81,6 +81,8 @@ pub struct PluginStats {
     pub(crate) mistakes: AtomicU64,
     /// Log lines beyond the rate.
     pub(crate) lines_dropped: AtomicU64,
+    /// Denials that the log has no line of.
+    pub(crate) denials_untold: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -182,6 +184,11 @@ impl PluginStats {
     /// Additions to counters that the plugin did not declare so.
     pub fn mistakes(&self) -> u64 {
         self.mistakes.load(Ordering::Relaxed)
+    }
+
+    /// Denials that have no line in the log, since there were too many of them.
+    pub fn denials_untold(&self) -> u64 {
+        self.denials_untold.load(Ordering::Relaxed)
     }
 
     /// Log lines of the plugin that were over the rate.

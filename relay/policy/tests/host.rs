@@ -3,11 +3,15 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_policy::{EngineChoice, EngineKind, Failure, Host, LoadError, Mode, Node, Plugin, Source, Tenant};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
 use support::{
     ABSTAIN, ALLOW, ALLOW_NONE, ALLOW_ONE, DENY, Guest, ask, bind, host, host_of, load, load_with, question,
 };
@@ -295,6 +299,46 @@ fn who_is_outside_of_a_fence_is_refused_without_a_question() {
         let at_once = host.ask(question(hook, peers), Default::default, Box::new(|_| panic!("a question")));
         assert_eq!(at_once, Some(verdict), "{plan}");
     }
+}
+
+/// Counts what is logged on the thread that has it.
+struct Counting(Arc<AtomicU64>);
+
+impl Subscriber for Counting {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn who_puts_a_question_writes_no_line_of_the_log() {
+    let lines = Arc::new(AtomicU64::new(0));
+    tracing::subscriber::with_default(Counting(lines.clone()), || {
+        tracing::info!("one");
+        let (host, plugins) = bound(EngineChoice::Auto, &[fence(NO_CLIENTS)]);
+        for _ in 0..20 {
+            let verdict = host.ask(question(Hook::Allocate, 0), Default::default, Box::new(|_| {}));
+            assert_eq!(verdict, Some(Verdict::Deny(Denial::Forbidden)));
+        }
+        assert!((1..=10).contains(&plugins[0].stats().denials_untold()), "{}", plugins[0].stats().denials_untold());
+    });
+    assert_eq!(lines.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -45,6 +45,7 @@ const FIELDS: &[(&str, Kind, &str)] = &[
     ("tenant", Kind::Text, "a tenant, by its name in the configuration"),
     ("thread", Kind::Text, "the name of the thread that panicked"),
     ("uid", Kind::Number, "the user who has asked over the control socket, where the kernel tells"),
+    ("untold", Kind::Number, "denials of a policy in the last second that have no line of their own"),
     ("workers", Kind::Number, "how many workers there are"),
 ];
 

@@ -43,6 +43,7 @@ fn add(figures: &mut Figures, plugin: &str, stats: &PluginStats) {
         figures.durations.push(PolicyDurations { labels: labels(&[hook.name()]), buckets, sum: durations.sum });
     }
     figures.lines_dropped.push((labels(&[]), stats.lines_dropped()));
+    figures.denials_untold.push((labels(&[]), stats.denials_untold()));
     figures.mistakes.push((labels(&[]), stats.mistakes()));
     for series in stats.series() {
         figures.own.push(OwnCounter {
