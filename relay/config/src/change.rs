@@ -3,7 +3,7 @@
 use sluice_base::limits;
 
 use crate::parse::{PER_ALLOCATION, PER_TENANT, PER_USER, TOTAL};
-use crate::{Config, Plugin, Privacy, Quota, Tenant, TenantLimits};
+use crate::{Config, Plugin, Privacy, Quota, Tenant, TenantLimits, TenantPolicy};
 
 /// A key whose value is another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,8 +224,11 @@ impl Tenant {
 }
 
 /// What decides for a tenant, by name.
-fn policies<'c>(config: &'c Config, tenant: &Tenant) -> Vec<(&'c str, bool)> {
-    let named = |policy: &crate::TenantPolicy| (config.plugins[policy.plugin].name.as_str(), policy.dry_run);
+fn policies<'c>(config: &'c Config, tenant: &Tenant) -> Vec<(&'c str, TenantPolicy)> {
+    // Plugins by their names: their places may be others.
+    let named = |policy: &TenantPolicy| {
+        (config.plugins[policy.plugin].name.as_str(), TenantPolicy { plugin: 0, ..policy.clone() })
+    };
     tenant.policies.iter().map(named).collect()
 }
 

@@ -65,9 +65,9 @@ pub struct Plugin {
     pub file: PathBuf,
     /// The digest that it must have, `sha256:` and 64 hexadecimal digits; `None`: whatever the file has.
     pub digest: Option<String>,
-    /// What it may have.
+    /// What it may have, unless a tenant says otherwise.
     pub grants: Vec<PluginGrant>,
-    /// Its settings as a JSON object.
+    /// Its settings as a JSON object, unless a tenant has its own.
     pub settings: String,
 }
 
@@ -101,6 +101,10 @@ pub struct TenantPolicy {
     pub plugin: usize,
     /// Whether its verdicts are only counted and logged.
     pub dry_run: bool,
+    /// For this tenant in place of the plugin's settings, as a JSON object.
+    pub settings: Option<String>,
+    /// For this tenant in place of the plugin's grants.
+    pub grants: Option<Vec<PluginGrant>>,
 }
 
 /// `[geo]`: where addresses are.

@@ -119,6 +119,24 @@ fn tenants_are_told_by_name_and_users_are_not_told() {
 }
 
 #[test]
+fn a_tenant_has_a_plugin_with_settings_and_grants_of_its_own() {
+    let with = |own: &str| {
+        format!(
+            "[[plugin]]\nname = \"fence\"\nfile = \"fence.wasm\"\ngrants = [\"kv\"]\nsettings = {{ most = 1 }}\n\
+             {LISTEN}{TENANT}[[tenant.policy]]\nplugin = \"fence\"\n{own}"
+        )
+    };
+    let own = "grants = []\nsettings = { most = 2 }\n";
+    let policy = |text: &str| parse(text).tenants[0].policies[0].clone();
+    assert_eq!((policy(&with("")).settings, policy(&with("")).grants), (None, None));
+    let bound = policy(&with(own));
+    assert_eq!((bound.settings.as_deref(), bound.grants), (Some("{\"most\":2}"), Some(Vec::new())));
+    for changed in [own, "grants = []\n", "settings = {}\n", "mode = \"dry-run\"\n"] {
+        assert_eq!(between(&with(""), &with(changed)), ["tenant.default.policy"], "{changed}");
+    }
+}
+
+#[test]
 fn a_tenant_keeps_its_place_for_the_life_of_the_process() {
     let tenant = |name: &str| format!("[[tenant]]\nname = \"{name}\"\nsecrets = [{{ value = \"s\" }}]\n");
     let listen = LISTEN.replace("realm", "tenant = \"c\"\nrealm");

@@ -3,6 +3,7 @@
 mod chain;
 mod figures;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +15,7 @@ use sluice_admin::api;
 use sluice_base::limits::{PLUGIN_BYTES_MAX, POLICY_THREADS_MAX};
 use sluice_base::policy::Question;
 use sluice_base::{Secret, TenantId};
-use sluice_config::{Change, Config, Engine, PluginGrant, Sink};
+use sluice_config::{Change, Config, Engine, PluginGrant, Sink, TenantPolicy};
 use sluice_geo::Source as Places;
 use sluice_policy::{
     Case, EngineChoice, Grant, Hook, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Table, Tenant,
@@ -83,16 +84,14 @@ impl Policies {
         let host = self.host_for(config)?;
         let sets = Arc::new(sets(config));
         let mut fingerprint = format!("{:?}\n{:?}\n", config.geo, node(config));
-        let mut loaded = Vec::new();
-        for plugin in &config.plugins {
-            let (key, plugin) = self.load(host, plugin, &sets)?;
+        let mut loads = Loads { host, before: self.running().loaded.clone(), loaded: Vec::new(), sets: &sets };
+        let tenants = loads.tenants(config)?;
+        let loaded = loads.loaded;
+        for (key, _) in &loaded {
             let _ = writeln!(fingerprint, "{key}");
-            loaded.push((key, plugin));
         }
-        let tenants = tenants(config, &loaded);
         for tenant in &tenants {
-            let plugins = tenant.plugins.iter().map(|(plugin, mode)| (plugin.name(), *mode));
-            let _ = writeln!(fingerprint, "{} {:?}", tenant.name, plugins.collect::<Vec<_>>());
+            let _ = writeln!(fingerprint, "{} {:?}", tenant.name, bindings(tenant, &loaded));
         }
         let table = host.bind(tenants, node(config), sets).map_err(|error| error.to_string())?;
         Ok(Prepared { table, running: Running { places, loaded, fingerprint, realms, told: false } })
@@ -106,9 +105,11 @@ impl Policies {
             same_name.is_some_and(|(known, before)| known != key && before.digest() != plugin.digest())
         };
         let changed = prepared.running.loaded.iter().filter(is_new);
-        changed
+        let mut changes: Vec<Change> = changed
             .map(|(_, plugin)| Change { key: format!("plugin.{} (its file)", plugin.name()), restart: false })
-            .collect()
+            .collect();
+        changes.dedup();
+        changes
     }
 
     /// Puts prepared policies in force; the tenants for whom something else decides now.
@@ -223,41 +224,109 @@ impl Policies {
         Ok(self.host.get_or_init(|| host))
     }
 
-    /// A plugin, or the one that is loaded already and is the same in everything.
-    fn load(
-        &self,
-        host: &Host,
-        plugin: &sluice_config::Plugin,
-        sets: &Arc<Sets>,
-    ) -> Result<(String, Arc<Plugin>), Failure> {
-        let failed = |error: String| format!("plugin {}: {}: {error}", plugin.name, plugin.file.display());
-        let bytes = read(&plugin.file).map_err(failed)?;
-        let cases = cases_beside(&plugin.file).map_err(failed)?;
-        let key = format!(
-            "{} {} {:?} {} {sets:?} {}",
-            plugin.name,
-            digest(&bytes),
-            plugin.grants,
-            plugin.settings,
-            cases.len()
-        );
-        if let Some((_, loaded)) = self.running().loaded.iter().find(|(known, _)| *known == key) {
-            return Ok((key, loaded.clone()));
-        }
-        let source = Source {
-            name: plugin.name.clone(),
-            bytes,
-            pinned: plugin.digest.clone(),
-            settings: plugin.settings.clone(),
-            grants: plugin.grants.iter().map(granted).collect(),
-            cases,
-        };
-        let loaded = host.load(&source, sets).map_err(|error| failed(error.to_string()))?;
-        Ok((key, Arc::new(loaded)))
-    }
-
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Plugins on their way from files, each as often as it differs for somebody.
+struct Loads<'p> {
+    host: &'p Host,
+    /// What runs: one that is the same in everything is not loaded again.
+    before: Vec<(String, Arc<Plugin>)>,
+    loaded: Vec<(String, Arc<Plugin>)>,
+    sets: &'p Arc<Sets>,
+}
+
+/// A plugin's files.
+struct Files<'c> {
+    plugin: &'c sluice_config::Plugin,
+    bytes: Vec<u8>,
+    digest: String,
+    cases: Vec<Case>,
+}
+
+impl Loads<'_> {
+    /// Every tenant with its plugins. Each file is read once, and let go before the next one.
+    fn tenants(&mut self, config: &Config) -> Result<Vec<Tenant>, Failure> {
+        let mut bound = HashMap::new();
+        for (i, plugin) in config.plugins.iter().enumerate() {
+            self.plugin(config, i, plugin, &mut bound)
+                .map_err(|error| format!("plugin {}: {}: {error}", plugin.name, plugin.file.display()))?;
+        }
+        let mut of = |(id, tenant): (usize, &sluice_config::Tenant)| {
+            let bound = |policy: &TenantPolicy| {
+                let mode = if policy.dry_run { Mode::DryRun } else { Mode::Enforce };
+                bound.remove(&(id, policy.plugin)).map(|plugin| (plugin, mode))
+            };
+            let plugins = tenant.policies.iter().filter_map(bound).collect();
+            Tenant { id: TenantId(id as u16), name: tenant.name.clone(), plugins }
+        };
+        Ok(config.tenants.iter().enumerate().map(&mut of).collect())
+    }
+
+    /// One plugin for each tenant that it is bound to; for nobody, as it stands there, where nobody has it.
+    fn plugin(
+        &mut self,
+        config: &Config,
+        i: usize,
+        plugin: &sluice_config::Plugin,
+        bound: &mut HashMap<(usize, usize), Arc<Plugin>>,
+    ) -> Result<(), Failure> {
+        let files = Files::read(plugin)?;
+        let bindings = config.tenants.iter().enumerate().filter_map(|(id, tenant)| {
+            let policy = tenant.policies.iter().find(|policy| policy.plugin == i)?;
+            Some((id, tenant, policy))
+        });
+        let mut is_bound = false;
+        for (id, tenant, policy) in bindings {
+            let settings = policy.settings.as_ref().unwrap_or(&plugin.settings);
+            let loaded = self.load(&files, settings, policy.grants.as_ref().unwrap_or(&plugin.grants));
+            let loaded = loaded.map_err(|error| match (&policy.settings, &policy.grants) {
+                (None, None) => error,
+                _ => format!("as tenant {} has it: {error}", tenant.name),
+            })?;
+            bound.insert((id, i), loaded);
+            is_bound = true;
+        }
+        match is_bound {
+            true => Ok(()),
+            false => self.load(&files, &plugin.settings, &plugin.grants).map(drop),
+        }
+    }
+
+    /// A plugin with these settings and grants, or the one that is loaded already and is the same in everything.
+    fn load(&mut self, files: &Files<'_>, settings: &str, grants: &[PluginGrant]) -> Result<Arc<Plugin>, Failure> {
+        let Files { plugin, bytes, digest, cases } = files;
+        let (name, pinned, sets) = (&plugin.name, &plugin.digest, self.sets);
+        let key = format!("{name} {digest} {pinned:?} {grants:?} {settings} {sets:?} {}", cases.len());
+        if let Some((_, loaded)) = self.loaded.iter().find(|(known, _)| *known == key) {
+            return Ok(loaded.clone());
+        }
+        let known = self.before.iter().find(|(known, _)| *known == key).map(|(_, loaded)| loaded.clone());
+        let loaded = match known {
+            Some(known) => known,
+            None => {
+                let source = Source {
+                    name: plugin.name.clone(),
+                    bytes: bytes.clone(),
+                    pinned: plugin.digest.clone(),
+                    settings: settings.to_owned(),
+                    grants: grants.iter().map(granted).collect(),
+                    cases: cases.clone(),
+                };
+                Arc::new(self.host.load(&source, self.sets).map_err(|error| error.to_string())?)
+            }
+        };
+        self.loaded.push((key, loaded.clone()));
+        Ok(loaded)
+    }
+}
+
+impl<'c> Files<'c> {
+    fn read(plugin: &'c sluice_config::Plugin) -> Result<Self, Failure> {
+        let (bytes, cases) = (read(&plugin.file)?, cases_beside(&plugin.file)?);
+        Ok(Files { plugin, digest: digest(&bytes), bytes, cases })
     }
 }
 
@@ -326,17 +395,13 @@ fn node(config: &Config) -> Node {
     }
 }
 
-fn tenants(config: &Config, loaded: &[(String, Arc<Plugin>)]) -> Vec<Tenant> {
-    let bound = |policy: &sluice_config::TenantPolicy| {
-        let mode = if policy.dry_run { Mode::DryRun } else { Mode::Enforce };
-        loaded.get(policy.plugin).map(|(_, plugin)| (plugin.clone(), mode))
+/// What decides for a tenant: keys of loaded plugins, and whether they hold.
+fn bindings<'l>(tenant: &Tenant, loaded: &'l [(String, Arc<Plugin>)]) -> Vec<(&'l str, Mode)> {
+    let of = |(plugin, mode): &(Arc<Plugin>, Mode)| {
+        let (key, _) = loaded.iter().find(|(_, known)| Arc::ptr_eq(known, plugin))?;
+        Some((key.as_str(), *mode))
     };
-    let tenant = |(id, tenant): (usize, &sluice_config::Tenant)| Tenant {
-        id: TenantId(id as u16),
-        name: tenant.name.clone(),
-        plugins: tenant.policies.iter().filter_map(bound).collect(),
-    };
-    config.tenants.iter().enumerate().map(tenant).collect()
+    tenant.plugins.iter().filter_map(of).collect()
 }
 
 /// The realm of each tenant: of the first listener that is its own, else of the first.

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(verdict_deadline(&config), VERDICT_DEADLINE);
         config.privacy.records = true;
         assert_eq!(verdict_deadline(&config), config.privacy.admission_wait);
-        let policies = vec![sluice_config::TenantPolicy { plugin: 0, dry_run: false }];
+        let policies = vec![sluice_config::TenantPolicy { plugin: 0, dry_run: false, settings: None, grants: None }];
         config.tenants = vec![sluice_config::Tenant {
             name: "main".to_owned(),
             secrets: Vec::new(),

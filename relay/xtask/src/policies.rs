@@ -69,6 +69,7 @@ pub(crate) fn run(report: &Report, peer_port: u16, shown: &mut String) {
     report.test("policies: a changed fence cuts a call with its next packet", || cut(&stage));
     report.test("policies: a changed fence cuts one peer of a call", || peer_cut(&stage));
     report.test("policies: reloads and rollbacks under load lose no verdict and no packet", || reloads(&stage));
+    report.test("policies: a tenant has its own settings of a plugin", || own_settings(&stage));
     report.test("policies: a component made of JavaScript decides", || javascript(&stage));
     report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(&stage));
     report.test("policies: what does not load changes nothing", || unloadable(&stage));
@@ -200,6 +201,13 @@ fn reloads(stage: &Stage) -> Result<(), String> {
         (Ok(()), 0, 0) => Ok(()),
         (served, late, failed) => Err(format!("{served:?}; {late} verdicts were too late, {failed} failed")),
     }
+}
+
+/// Two tenants with one plugin, each with settings of its own: one is let in by the one and refused by the other.
+fn own_settings(stage: &Stage) -> Result<(), String> {
+    stage.reload(&Fence { other_country: Some("US"), ..Fence::default() }, None)?;
+    stage.refused(stage.other_port, INSIDE, 403)?;
+    stage.served_at(stage.other_port, OUTSIDE)
 }
 
 /// Open all day, and then not any more: who is there is cut, who comes refused.

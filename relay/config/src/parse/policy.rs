@@ -14,7 +14,7 @@ use crate::walk::{Item, Section};
 pub(super) const POLICY: &[&str] =
     &["engine", "memory_bytes", "deadline_ms", "queue", "node_id", "node_region", "node_country"];
 pub(super) const PLUGIN: &[&str] = &["name", "file", "digest", "grants", "settings"];
-pub(super) const TENANT_POLICY: &[&str] = &["plugin", "mode"];
+pub(super) const TENANT_POLICY: &[&str] = &["plugin", "mode", "grants", "settings"];
 pub(super) const GEO: &[&str] = &["database", "set"];
 pub(super) const GEO_SET: &[&str] = &["name", "countries"];
 
@@ -93,8 +93,8 @@ impl<'t> Reader<'t, '_> {
                 name: name.map_or_else(String::new, |item| item.value.to_owned()),
                 file: file.map_or_else(PathBuf::new, |item| self.folder.join(item.value)),
                 digest: self.digest(section),
-                grants: self.grants(section),
-                settings: self.settings(section),
+                grants: self.grants(section).unwrap_or_default(),
+                settings: self.settings(section).unwrap_or_else(|| "{}".to_owned()),
             });
         }
         plugins
@@ -111,7 +111,8 @@ impl<'t> Reader<'t, '_> {
         Some(item.value.to_owned())
     }
 
-    fn grants(&mut self, section: &Section<'t>) -> Vec<PluginGrant> {
+    fn grants(&mut self, section: &Section<'t>) -> Option<Vec<PluginGrant>> {
+        section.item("grants")?;
         let items = self.walk.strings(section, "grants");
         let mut grants = Vec::new();
         for item in items {
@@ -122,13 +123,11 @@ impl<'t> Reader<'t, '_> {
                 grant => grants.extend(grant),
             }
         }
-        grants
+        Some(grants)
     }
 
-    fn settings(&mut self, section: &Section<'t>) -> String {
-        let Some(item) = section.item("settings") else {
-            return "{}".to_owned();
-        };
+    fn settings(&mut self, section: &Section<'t>) -> Option<String> {
+        let item = section.item("settings")?;
         if !item.value.is_table() {
             self.walk.wrong(&item, "expected a table");
         }
@@ -137,7 +136,7 @@ impl<'t> Reader<'t, '_> {
             let most = limits::PLUGIN_SETTINGS_BYTES_MAX;
             self.walk.wrong(&item, format!("has {} bytes as JSON, of which {most} are possible", text.len()));
         }
-        text
+        Some(text)
     }
 
     pub(super) fn tenant_policies(&mut self, tenant: &Section<'t>, plugins: &[Plugin]) -> Vec<TenantPolicy> {
@@ -151,11 +150,12 @@ impl<'t> Reader<'t, '_> {
             };
             let mode = self.walk.string(section, "mode");
             let dry_run = mode.and_then(|mode| self.walk.choice(&mode, MODES)).unwrap_or_default();
+            let (grants, settings) = (self.grants(section), self.settings(section));
             match self.walk.choice(&name, &named) {
                 Some(plugin) if policies.iter().any(|policy| policy.plugin == plugin) => {
                     self.walk.wrong(&name, "decides for this tenant already: remove one of them");
                 }
-                Some(plugin) => policies.push(TenantPolicy { plugin, dry_run }),
+                Some(plugin) => policies.push(TenantPolicy { plugin, dry_run, settings, grants }),
                 None => {}
             }
         }

@@ -42,11 +42,13 @@ pub(super) struct Fence<'a> {
     pub(super) peers: &'a str,
     /// A plugin beside it that is asked each time.
     pub(super) hours: bool,
+    /// The other tenant's own fence, by its settings of the same plugin: a country.
+    pub(super) other_country: Option<&'a str>,
 }
 
 impl Default for Fence<'_> {
     fn default() -> Self {
-        Fence { country: "DE", peers: "\"any\"", hours: false }
+        Fence { country: "DE", peers: "\"any\"", hours: false, other_country: None }
     }
 }
 
@@ -216,6 +218,15 @@ fn configuration(
     };
     let hours = plugin(&components, "hours", "opening-hours", "{ from = 0, to = 24 }");
     let with_hours = if fence.hours { (hours, bound("hours")) } else { Default::default() };
+    let settings = |country: &str, peers: &str| {
+        format!(
+            "{{ clients = {{ only = [\"{country}\"] }}, unknown_clients = \"refuse\", peers = {peers}, \
+             nodes = \"any\", storage = \"any\" }}"
+        )
+    };
+    let own_fence = fence.other_country.map_or_else(String::new, |country| {
+        format!("{}settings = {}\n", bound("fence"), settings(country, "\"any\""))
+    });
     let others = other.map(|(component, settings)| plugin(&components, "other", component, settings));
     [
         listen(port, "main"),
@@ -233,20 +244,11 @@ fn configuration(
             folder.keys().display(),
             sink(folder).display()
         ),
-        plugin(
-            &components,
-            "fence",
-            "geofence",
-            &format!(
-                "{{ clients = {{ only = [\"{}\"] }}, unknown_clients = \"refuse\", peers = {}, \
-                 nodes = \"any\", storage = \"any\" }}",
-                fence.country, fence.peers
-            ),
-        ),
+        plugin(&components, "fence", "geofence", &settings(fence.country, fence.peers)),
         with_hours.0,
         others.clone().unwrap_or_default(),
         tenant("main", &(bound("fence") + &with_hours.1)),
-        tenant("other", &others.map_or_else(String::new, |_| bound("other"))),
+        tenant("other", &(others.map_or_else(String::new, |_| bound("other")) + &own_fence)),
     ]
     .concat()
 }
