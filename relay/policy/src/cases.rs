@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::guest::{Context, State};
 use crate::hook::{PACKAGE, VERSION};
 use crate::json::{difference, from_val, to_val};
-use crate::plugin::Guest;
+use crate::plugin::{Guest, Used};
 
 /// One case.
 #[derive(Clone, Debug)]
@@ -157,12 +157,11 @@ impl Case {
         if let Some(mistake) = mistake {
             return Err(mistake);
         }
-        let took = began.elapsed();
         let (answer, used) = match called {
             Ok((answer, used)) => (Ok(answer), used),
-            Err(failure) => (Err(failure), Default::default()),
+            Err(failure) => (Err(failure), Used { took: began.elapsed(), ..Used::default() }),
         };
-        Ok(Ran { answer, took, memory_bytes: used.memory_bytes, fuel: used.fuel })
+        Ok(Ran { answer, took: used.took, memory_bytes: used.memory_bytes, fuel: used.fuel })
     }
 
     /// The answer as JSON; within it, that the case itself is wrong.

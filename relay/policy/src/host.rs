@@ -64,6 +64,8 @@ struct Inner {
     table: RwLock<Arc<Table>>,
     jobs: Arc<Queue<Job>>,
     lines: Sender<Line>,
+    /// Of calls that are no questions.
+    apart: Arc<Mutex<()>>,
     kept: Mutex<Kept>,
 }
 
@@ -173,7 +175,7 @@ impl Host {
     /// In words: the engine that was asked for cannot run here, or no thread can be had.
     pub fn start(options: HostOptions) -> Result<Self, String> {
         let threads = options.threads.max(1);
-        // Beside those of the threads: one for a load.
+        // Beside those of the threads: one for whatever is no question, such as a load.
         let pool = Pool { memory_bytes: options.memory_bytes, instances: threads as u32 + 1, fuel: options.fuel };
         let running = Running::start(options.engine, pool)?;
         let jobs = Arc::new(Queue::new(options.queue));
@@ -185,7 +187,7 @@ impl Host {
         }
         let (lines, said) = bounded(PLUGIN_LINES_WAITING_MAX);
         let (places, table, kept) = (Places::default(), RwLock::default(), Mutex::default());
-        let host = Host(Arc::new(Inner { running, options, places, table, jobs, lines, kept }));
+        let host = Host(Arc::new(Inner { running, options, places, table, jobs, lines, apart: Arc::default(), kept }));
         let inner = Arc::downgrade(&host.0);
         let thread = Builder::new().name("policy-log".to_owned()).spawn(move || write(&said, &inner));
         thread.map_err(|error| format!("no thread for what policies have said: {error}"))?;
@@ -250,7 +252,7 @@ impl Host {
         let (pre, indices) = checked.link(engine, &grants)?;
         let ticker = self.0.running.ticker.clone();
         let HostOptions { memory_bytes, fuel, .. } = self.0.options;
-        let guest = Guest { pre, indices, ticker, memory_bytes, fuel };
+        let guest = Guest { pre, indices, ticker, apart: self.0.apart.clone(), memory_bytes, fuel };
         let mut plugin = Plugin {
             name: source.name.as_str().into(),
             digest,
@@ -269,9 +271,8 @@ impl Host {
             rests: Rests::default(),
         };
         let context = self.scratch(&plugin, sets);
-        let began = Instant::now();
         let manifest = load::describe(&plugin.guest, &context, self.deadline())?;
-        let (took, half) = (began.elapsed(), self.0.options.deadline / 2);
+        let (took, half) = (manifest.took, self.0.options.deadline / 2);
         if took > half {
             return Err(LoadError::Slow { took, half });
         }

@@ -302,6 +302,8 @@ pub(crate) struct Manifest {
     pub(crate) version: String,
     pub(crate) facts: Facts,
     pub(crate) counters: Vec<Declared>,
+    /// How long it took to say so.
+    pub(crate) took: Duration,
 }
 
 /// Asks a plugin what it is.
@@ -311,14 +313,14 @@ pub(crate) fn describe(guest: &Guest, context: &Arc<Context>, deadline: Instant)
         let setup = guest.indices.setup.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
         setup.call_describe(&mut *store)
     });
-    let (manifest, _) = answer.map_err(|(failure, error)| LoadError::Failed { stage, failure, error })?;
+    let (manifest, used) = answer.map_err(|(failure, error)| LoadError::Failed { stage, failure, error })?;
     let facts = Facts::parse(&manifest.facts)
         .map_err(|name| LoadError::Manifest(format!("{:?} is no fact that this host can send", word(&name))))?;
     if manifest.counters.len() > PLUGIN_COUNTERS_MAX {
         return Err(LoadError::Manifest(format!("more than {PLUGIN_COUNTERS_MAX} counters")));
     }
     let counters: Result<Vec<_>, _> = manifest.counters.into_iter().map(declared).collect();
-    Ok(Manifest { version: word(&manifest.version), facts, counters: counters? })
+    Ok(Manifest { version: word(&manifest.version), facts, counters: counters?, took: used.took })
 }
 
 fn declared(counter: setup::CounterDecl) -> Result<Declared, LoadError> {

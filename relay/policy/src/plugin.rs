@@ -1,7 +1,7 @@
 //! A plugin that is loaded, and one call of it.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sluice_base::limits::PLUGIN_ANSWER_BYTES_MAX;
 use wasmtime::Store;
@@ -14,6 +14,7 @@ use crate::guest::{Context, Settings, State};
 use crate::hook::{Grant, Hook};
 use crate::rate::Rate;
 use crate::rest::Rests;
+use crate::lock;
 use crate::stats::{Declared, PluginStats};
 
 /// A component that was checked, linked and asked who it is, with the settings that it found good.
@@ -39,6 +40,8 @@ pub(crate) struct Guest {
     pub(crate) pre: InstancePre<State>,
     pub(crate) indices: Indices,
     pub(crate) ticker: Ticker,
+    /// Held by the one call at a time that is no question: there is one instance for these beside those of the threads.
+    pub(crate) apart: Arc<Mutex<()>>,
     pub(crate) memory_bytes: usize,
     /// Whether what it executes is counted.
     pub(crate) fuel: bool,
@@ -177,23 +180,26 @@ impl std::fmt::Debug for Plugin {
 /// What one call has used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Used {
+    /// The making of the instance included.
+    pub(crate) took: Duration,
     pub(crate) memory_bytes: usize,
     /// Where it is counted.
     pub(crate) fuel: Option<u64>,
 }
 
 impl Guest {
-    /// Calls a fresh instance, which ends with the call.
+    /// Calls a fresh instance, which ends with the call: on a thread for questions, of which each has its instance.
     pub(crate) fn call<T>(
         &self,
         context: &Arc<Context>,
         deadline: Instant,
         call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
     ) -> Result<(T, Used), Failure> {
-        self.enter(context, deadline, false, call).map_err(|(failure, _)| failure)
+        self.run(context, deadline, false, call).map_err(|(failure, _)| failure)
     }
 
-    /// The same, with the error in words, and for a call that may import nothing.
+    /// The same from anywhere else, after all calls of that kind that were before it; the wait for its turn is not its
+    /// own time. With the error in words, and for a call that may import nothing.
     pub(crate) fn enter<T>(
         &self,
         context: &Arc<Context>,
@@ -201,7 +207,20 @@ impl Guest {
         describing: bool,
         call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
     ) -> Result<(T, Used), (Failure, String)> {
-        if Instant::now() >= deadline {
+        let came = Instant::now();
+        let _turn = lock(&self.apart);
+        self.run(context, deadline + came.elapsed(), describing, call)
+    }
+
+    fn run<T>(
+        &self,
+        context: &Arc<Context>,
+        deadline: Instant,
+        describing: bool,
+        call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
+    ) -> Result<(T, Used), (Failure, String)> {
+        let began = Instant::now();
+        if began >= deadline {
             return Err((Failure::NoTime, "no time was left".to_owned()));
         }
         let _ticking = self.ticker.begin();
@@ -219,7 +238,8 @@ impl Guest {
         match answer {
             Ok(answer) if Instant::now() < deadline => {
                 let fuel = store.get_fuel().ok().map(|left| u64::MAX - left);
-                Ok((answer, Used { memory_bytes: store.data().memory_bytes(), fuel }))
+                let took = began.elapsed();
+                Ok((answer, Used { took, memory_bytes: store.data().memory_bytes(), fuel }))
             }
             Ok(_) => Err((Failure::Deadline, "its answer came too late".to_owned())),
             Err(error) => Err((Failure::of(&error, store.data().refused), format!("{error:#}"))),

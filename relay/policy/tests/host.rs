@@ -247,6 +247,27 @@ fn a_tenant_that_floods_the_queue_leaves_places_to_another() {
 }
 
 #[test]
+fn loads_and_bindings_take_no_instance_from_questions_and_have_theirs() {
+    let (host, plugins) = bound(EngineChoice::Auto, &[Guest::allocating("(loop (br 0)) (unreachable)")]);
+    let bytes = fence(OPEN).bytes();
+    let loads = || {
+        for _ in 0..20 {
+            let plugin = load_with(&host, "fence", bytes.clone(), "{}", &[]).unwrap();
+            let tenant = Tenant { id: TenantId(1), name: "b".to_owned(), plugins: vec![(plugin, Mode::Enforce)] };
+            host.bind(vec![tenant], Node::default(), Arc::default()).map(drop).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        // Both threads are busy with these.
+        for _ in 0..2 {
+            host.ask(question(Hook::Allocate, 0), Default::default, Box::new(|_| {}));
+        }
+        [(); 4].map(|()| scope.spawn(loads)).map(|thread| thread.join().unwrap());
+    });
+    assert_eq!(failures(&plugins[0], Failure::Overload), 0);
+}
+
+#[test]
 fn start_up_code_has_the_limits_of_any_other() {
     let spin = Guest { more: "(func $s (loop (br 0))) (start $s)".to_owned(), ..Guest::default() };
     let host = host(EngineChoice::Auto);
