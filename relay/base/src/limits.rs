@@ -401,6 +401,10 @@ pub const PLUGIN_LABELS_MAX: usize = 4;
 /// Sets of label values of one plugin's counter and tenant; the others count as "other".
 pub const PLUGIN_SERIES_MAX: usize = 64;
 
+/// Series of one plugin, of all its counters and tenants: a scrape stays of a size. What would be one more is counted
+/// as a mistake.
+pub const PLUGIN_SERIES_ALL_MAX: usize = 4096;
+
 /// Bytes of a word that a plugin chooses (a label's value, a counter's or its own name).
 pub const PLUGIN_WORD_BYTES_MAX: usize = 64;
 

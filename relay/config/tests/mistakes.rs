@@ -97,6 +97,13 @@ fn several_mistakes_come_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn two_plugins_do_not_share_their_metrics() {
+    let plugin = |name: &str| format!("[[plugin]]\nname = \"{name}\"\nfile = \"p.wasm\"\n");
+    assert_says(&mistake(&(plugin("a-b") + &plugin("a.b"))), &["plugin[1].name:", "same metrics as \"a-b\""]);
+    parse(&format!("{}{}{LISTEN}{TENANT}", plugin("a-b"), plugin("a-c"))).unwrap();
+}
+
+#[test]
 fn broken_toml_has_its_place() {
     let text = mistake_in("[[listen]\naddress = 3\n");
     assert_says(&text, &["sluice.toml:1:", "not TOML"]);

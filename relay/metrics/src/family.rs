@@ -456,7 +456,7 @@ pub const FAMILIES: &[Family] = &[
         COUNTER,
         &["plugin"],
         Source::Policies(|policies| counted(&policies.mistakes)),
-        "Additions of a plugin to a counter that it did not declare, or not so.",
+        "Additions of a plugin to a counter that it did not declare, or not so, or beyond 4096 series.",
     ),
     family(
         "sluice_geo_database_age_seconds",

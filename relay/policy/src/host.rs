@@ -31,7 +31,7 @@ use crate::queue::Queue;
 use crate::rate::Rate;
 use crate::rest::Rests;
 use crate::sets::Sets;
-use crate::stats::PluginStats;
+use crate::stats::{PluginStats, family};
 use crate::{cases, lock};
 
 /// How a host is made; fixed for its life.
@@ -144,6 +144,22 @@ impl Table {
         &self.plugins
     }
 
+    /// Counters of two plugins must not be one: their labels differ.
+    fn check_families(&self) -> Result<(), BindError> {
+        let mut families: BTreeMap<String, &str> = BTreeMap::new();
+        for (tenant, plugin, _) in self.bindings() {
+            for counter in &plugin.counters {
+                let family = family(&plugin.name, &counter.name);
+                let other = *families.entry(family.clone()).or_insert(&plugin.name);
+                if other != &*plugin.name {
+                    let error = LoadError::Family { family, other: other.to_owned() };
+                    return Err(BindError { tenant: tenant.to_owned(), plugin: plugin.name.to_string(), error });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Every binding: tenant, plugin, mode.
     pub fn bindings(&self) -> impl Iterator<Item = (&str, &Arc<Plugin>, Mode)> {
         self.sources.iter().flat_map(|t| t.plugins.iter().map(|(plugin, mode)| (t.name.as_str(), plugin, *mode)))
@@ -162,8 +178,9 @@ pub struct BindError {
     pub error: LoadError,
 }
 
-/// How often the log is told how many denials it has no line of.
-const UNTOLD_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the log is told how many denials it has no line of, and what plugins have stored is looked through for
+/// what has ended.
+const KEEPER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes a verdict that came later, on a thread of the host: it must not wait.
 pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
@@ -189,8 +206,8 @@ impl Host {
         let (places, table, kept) = (Places::default(), RwLock::default(), Mutex::default());
         let host = Host(Arc::new(Inner { running, options, places, table, jobs, lines, apart: Arc::default(), kept }));
         let inner = Arc::downgrade(&host.0);
-        let thread = Builder::new().name("policy-log".to_owned()).spawn(move || write(&said, &inner));
-        thread.map_err(|error| format!("no thread for what policies have said: {error}"))?;
+        let thread = Builder::new().name("policy-keeper".to_owned()).spawn(move || keep(&said, &inner));
+        thread.map_err(|error| format!("no thread for what policies say and store: {error}"))?;
         Ok(host)
     }
 
@@ -332,6 +349,7 @@ impl Host {
             }
             table.sources.push(tenant);
         }
+        table.check_families()?;
         Ok(table)
     }
 
@@ -399,6 +417,12 @@ impl Host {
         let kept = lock(&self.0.kept);
         let stores = kept.tenancies.iter().filter(|((_, of), _)| of == tenant);
         stores.map(|(_, remembered)| lock(&remembered.kv).erase(&subject)).sum()
+    }
+
+    /// Deletes what plugins have stored and what has ended.
+    fn sweep(&self, now: Instant) {
+        let stores: Vec<_> = lock(&self.0.kept).tenancies.values().map(|kept| kept.kv.clone()).collect();
+        stores.iter().for_each(|store| lock(store).sweep(now));
     }
 
     fn deadline(&self) -> Instant {
@@ -515,16 +539,18 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// Writes what was said until there is no host any more.
-fn write(said: &Receiver<Line>, host: &Weak<Inner>) {
-    let (mut untold, mut due) = (Untold::default(), Instant::now() + UNTOLD_INTERVAL);
+/// Writes what was said and deletes what has ended, until there is no host any more.
+fn keep(said: &Receiver<Line>, host: &Weak<Inner>) {
+    let (mut untold, mut due) = (Untold::default(), Instant::now() + KEEPER_INTERVAL);
     loop {
         match said.recv_deadline(due) {
             Ok(line) => line.write(),
             Err(RecvTimeoutError::Timeout) => {
                 let Some(inner) = host.upgrade() else { return };
-                untold.write(&Host(inner).stats());
-                due = Instant::now() + UNTOLD_INTERVAL;
+                let host = Host(inner);
+                untold.write(&host.stats());
+                host.sweep(Instant::now());
+                due = Instant::now() + KEEPER_INTERVAL;
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -540,4 +566,27 @@ fn run(job: Job) {
         answer(verdict.unwrap_or(Verdict::Deny(Denial::TryLater)));
     }
     let _ = catch_unwind(AssertUnwindSafe(|| bound.rehearse(hook, &question, &standing, deadline)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_plugin_has_stored_goes_when_it_has_ended() {
+        let key = Secret::new([7; 32]);
+        let deadline = Duration::from_millis(100);
+        let (engine, memory_bytes, fuel) = (EngineChoice::Pulley, 1 << 20, false);
+        let host = Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key }).unwrap();
+        let kv = Arc::new(Mutex::new(crate::kv::Store::default()));
+        let tokens = Arc::new((Rotating::new(&[7; 32]), Rate::new(1)));
+        let of = ("quota".to_owned(), "clinic".to_owned());
+        lock(&host.0.kept).tenancies.insert(of, Remembered { kv: kv.clone(), tokens });
+        lock(&kv).put(Instant::now(), "k".to_owned(), vec![1], 0, vec![]).unwrap();
+        let end = Instant::now() + KEEPER_INTERVAL * 10;
+        while lock(&kv).len() > 0 {
+            assert!(Instant::now() < end, "it is kept");
+            std::thread::park_timeout(KEEPER_INTERVAL / 20);
+        }
+    }
 }

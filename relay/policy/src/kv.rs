@@ -15,6 +15,8 @@ pub(crate) struct Store {
     entries: HashMap<String, Kept<Vec<u8>>>,
     counters: HashMap<String, Kept<i64>>,
     bytes: usize,
+    /// Nothing ends before.
+    earliest: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl Store {
         self.clear_if_full(now, kept.bytes);
         let former = self.entries.get(&key).map_or(0, |former| former.bytes);
         self.bytes = self.room(kept.bytes, former)?;
+        self.ends(kept.until);
         self.entries.insert(key, kept);
         Ok(())
     }
@@ -79,6 +82,7 @@ impl Store {
         self.clear_if_full(now, kept.bytes);
         let former = self.counters.get(&key).map_or(0, |former| former.bytes);
         self.bytes = self.room(kept.bytes, former)?;
+        self.ends(kept.until);
         self.counters.insert(key, kept);
         Ok(delta)
     }
@@ -90,8 +94,19 @@ impl Store {
         before - self.len()
     }
 
-    fn len(&self) -> usize {
+    /// Deletes what has ended.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        if self.earliest.is_some_and(|earliest| earliest <= now) {
+            self.retain(|_, until| now < until);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
         self.entries.len() + self.counters.len()
+    }
+
+    fn ends(&mut self, until: Instant) {
+        self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
     }
 
     /// Lets go what has ended, where so many bytes more would be too many.
@@ -113,6 +128,8 @@ impl Store {
         self.counters.retain(|_, kept| stays(&kept.subjects, kept.until));
         let entries = self.entries.values().map(|kept| kept.bytes).sum::<usize>();
         self.bytes = entries + self.counters.values().map(|kept| kept.bytes).sum::<usize>();
+        let ends = self.entries.values().map(|kept| kept.until);
+        self.earliest = ends.chain(self.counters.values().map(|kept| kept.until)).min();
     }
 }
 
@@ -152,6 +169,20 @@ mod tests {
             assert_eq!(store.increment(now, "k".to_owned(), 2, 10, vec![]).unwrap(), expected);
         }
         assert_eq!(store.increment(now + Duration::from_secs(10), "k".to_owned(), 2, 10, vec![]).unwrap(), 2);
+    }
+
+    #[test]
+    fn what_has_ended_is_deleted_and_nothing_else() {
+        let (mut store, now) = (Store::default(), Instant::now());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        put(&mut store, now, "a", 10, "alice").unwrap();
+        put(&mut store, now, "b", 20, "bob").unwrap();
+        store.increment(now, "c".to_owned(), 1, 5, vec!["alice".to_owned()]).unwrap();
+        let lengths = [4, 5, 10, 19, 20].map(|seconds| {
+            store.sweep(after(seconds));
+            store.len()
+        });
+        assert_eq!((lengths, store.bytes), ([3, 2, 1, 1, 0], 0));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use host::{Answer, BindError, Host, HostOptions, Mode, Source, Table, Tenant
 pub use load::{LoadError, digest};
 pub use plugin::{Facts, Plugin};
 pub use sets::Sets;
-pub use stats::{DURATION_BOUNDS, Declared, Durations, Outcome, PluginStats, Series};
+pub use stats::{DURATION_BOUNDS, Declared, Durations, Outcome, PluginStats, Series, family};
 
 /// What a panic left behind is still what it was.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

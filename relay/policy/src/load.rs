@@ -58,6 +58,14 @@ pub enum LoadError {
     /// It decides what this host does not carry out.
     #[error("it decides {0}, which this version does not carry out: bind a plugin without it")]
     NotKept(Hook),
+    /// A metric that is another plugin's.
+    #[error("its metric {family} is that of plugin {other} too: give one of them another name")]
+    Family {
+        /// The metric.
+        family: String,
+        /// Whose it is.
+        other: String,
+    },
     /// It failed while it was asked something at load.
     #[error("{stage} failed ({failure}): {error}")]
     Failed {

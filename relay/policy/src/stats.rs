@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sluice_base::limits::PLUGIN_SERIES_MAX;
+use sluice_base::limits::{PLUGIN_SERIES_ALL_MAX, PLUGIN_SERIES_MAX};
 
 use crate::failure::Failure;
 use crate::hook::Hook;
@@ -77,7 +77,7 @@ pub struct PluginStats {
     durations: Mutex<BTreeMap<Hook, Durations>>,
     failures: [AtomicU64; Failure::ALL.len()],
     counters: Mutex<Counters>,
-    /// Additions to counters that are not declared, or with a wrong number of labels.
+    /// Additions to counters that are not declared, or with a wrong number of labels, or to one series too many.
     pub(crate) mistakes: AtomicU64,
     /// Log lines beyond the rate.
     pub(crate) lines_dropped: AtomicU64,
@@ -100,6 +100,11 @@ pub struct Declared {
     pub help: String,
     /// Its labels.
     pub labels: Vec<String>,
+}
+
+/// The metric of a plugin's counter.
+pub fn family(plugin: &str, counter: &str) -> String {
+    format!("sluice_plugin_{}_{counter}_total", plugin.replace(['-', '.'], "_"))
 }
 
 impl PluginStats {
@@ -145,6 +150,10 @@ impl PluginStats {
                 key.2 = labels.iter().map(other).collect();
             }
         }
+        if counters.series.len() >= PLUGIN_SERIES_ALL_MAX && !counters.series.contains_key(&key) {
+            self.mistakes.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let count = counters.series.entry(key).or_default();
         *count = count.saturating_add(delta);
     }
@@ -181,7 +190,7 @@ impl PluginStats {
         counters.series.iter().filter_map(of).collect()
     }
 
-    /// Additions to counters that the plugin did not declare so.
+    /// Additions to counters that the plugin did not declare so, or beyond the series that it may have.
     pub fn mistakes(&self) -> u64 {
         self.mistakes.load(Ordering::Relaxed)
     }
@@ -219,6 +228,20 @@ mod tests {
         let series = stats.series();
         assert!(series.len() <= PLUGIN_SERIES_MAX + 1, "{}", series.len());
         assert_eq!(series.iter().map(|s| s.value).sum::<u64>(), 1001);
+    }
+
+    #[test]
+    fn all_series_of_a_plugin_together_are_bounded() {
+        let stats = PluginStats::default();
+        stats.declare(&[declared()]);
+        for tenant in 0..2 * PLUGIN_SERIES_ALL_MAX / PLUGIN_SERIES_MAX {
+            for label in 0..PLUGIN_SERIES_MAX {
+                stats.add(&format!("tenant-{tenant}"), "calls", &[format!("k{label}")], 1);
+            }
+        }
+        stats.add("tenant-0", "calls", &["k0".to_owned()], 1);
+        assert_eq!((stats.series().len(), stats.mistakes()), (PLUGIN_SERIES_ALL_MAX, PLUGIN_SERIES_ALL_MAX as u64));
+        assert_eq!(stats.series()[0].value, 2);
     }
 
     #[test]

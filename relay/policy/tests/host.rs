@@ -387,6 +387,27 @@ fn a_plan_that_the_host_does_not_carry_out_is_not_bound() {
 }
 
 #[test]
+fn two_plugins_do_not_count_in_one_metric() {
+    let counting = |counter: &str| {
+        let length = counter.len();
+        let more = format!(
+            r#"(data (i32.const 1048) "\48\0d\00\00\01\00\00\00") (data (i32.const 3400) "\80\0d\00\00\0{length}")
+               (data (i32.const 3456) "{counter}")"#
+        );
+        Guest { more, ..Guest::default() }
+    };
+    let host = host(EngineChoice::Auto);
+    let plugins: Vec<_> = [("a", "b_c"), ("a_b", "c"), ("a_d", "c")]
+        .map(|(name, counter)| (load(&host, name, &counting(counter)).unwrap(), Mode::Enforce))
+        .into();
+    let tenant = |plugins: &[_]| Tenant { id: TenantId(0), name: "clinic".to_owned(), plugins: plugins.to_vec() };
+    let bind = |plugins: &[_]| host.bind(vec![tenant(plugins)], Node::default(), Arc::default()).map(drop);
+    let error = bind(&plugins[..2]).unwrap_err().to_string();
+    assert!(error.contains("sluice_plugin_a_b_c_total") && error.contains("plugin a_b"), "{error}");
+    bind(&plugins[1..]).unwrap();
+}
+
+#[test]
 fn settings_that_the_plugin_refuses_are_refused_with_their_place() {
     let host = host(EngineChoice::Auto);
     let strict = Guest { validate: "(i32.const 1568)".to_owned(), ..Guest::default() };

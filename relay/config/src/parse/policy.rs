@@ -86,6 +86,9 @@ impl<'t> Reader<'t, '_> {
                 }
                 if plugins.iter().any(|plugin| plugin.name == name.value) {
                     self.walk.wrong(name, "is the name of two plugins: give each its own");
+                } else if let Some(other) = plugins.iter().find(|plugin| metric(&plugin.name) == metric(name.value)) {
+                    let message = format!("has the same metrics as {:?}, where `-` and `.` are `_`: rename one", other.name);
+                    self.walk.wrong(name, message);
                 }
             }
             let file = self.walk.required(section, "file", "/usr/lib/sluice/plugins/geofence.wasm");
@@ -191,6 +194,11 @@ impl<'t> Reader<'t, '_> {
 fn is_name(name: &str) -> bool {
     let is_part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     (1..=limits::PLUGIN_WORD_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_part)
+}
+
+/// A name as a part of a metric's.
+fn metric(name: &str) -> String {
+    name.replace(['-', '.'], "_")
 }
 
 fn not_a_name() -> String {

@@ -1,7 +1,7 @@
 //! What the policies have done, for a scrape.
 
 use sluice_metrics::{Metrics, OwnCounter, Policies as Figures, PolicyDurations};
-use sluice_policy::{DURATION_BOUNDS, Host, PluginStats};
+use sluice_policy::{DURATION_BOUNDS, Host, PluginStats, family};
 
 use super::Policies;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn add(figures: &mut Figures, plugin: &str, stats: &PluginStats) {
     figures.mistakes.push((labels(&[]), stats.mistakes()));
     for series in stats.series() {
         figures.own.push(OwnCounter {
-            name: format!("sluice_plugin_{}_{}_total", plugin.replace(['-', '.'], "_"), series.counter),
+            name: family(plugin, &series.counter),
             help: series.help,
             labels: std::iter::once("tenant".to_owned()).chain(series.labels).collect(),
             values: std::iter::once(series.tenant).chain(series.values).collect(),
