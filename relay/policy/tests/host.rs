@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
-use sluice_policy::{EngineChoice, EngineKind, Failure, Host, LoadError, Mode, Node, Plugin, Source, Tenant};
+use sluice_policy::{EngineChoice, EngineKind, Failure, Host, HostOptions, LoadError, Mode, Node, Plugin, Source, Tenant};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -262,7 +262,7 @@ fn loads_and_bindings_take_no_instance_from_questions_and_have_theirs() {
         for _ in 0..2 {
             host.ask(question(Hook::Allocate, 0), Default::default, Box::new(|_| {}));
         }
-        [(); 4].map(|()| scope.spawn(loads)).map(|thread| thread.join().unwrap());
+        (0..4).for_each(|_| drop(scope.spawn(loads)));
     });
     assert_eq!(failures(&plugins[0], Failure::Overload), 0);
 }
@@ -277,6 +277,46 @@ fn start_up_code_has_the_limits_of_any_other() {
     assert!(matches!(load(&host, "p", &spin), Err(LoadError::Failed { failure: Failure::Deadline, .. })));
     let spin = Guest { validate: "(loop (br 0)) (unreachable)".to_owned(), ..Guest::default() };
     assert!(matches!(load(&host, "p", &spin), Err(LoadError::Failed { failure: Failure::Deadline, .. })));
+}
+
+#[test]
+fn who_spins_in_whatever_hook_is_ended_at_the_deadline() {
+    const DEADLINE: Duration = Duration::from_millis(100);
+    let spin = "(loop (br 0)) (unreachable)";
+    let guest = Guest { world: "host", permit: spin.to_owned(), ..Guest::allocating(spin) };
+    let bytes = with_hooks_that(&guest, spin);
+    let admission = [("admission", "allocate"), ("admission", "permit-peers")];
+    let others = HOOKS.iter().map(|(interface, function, _)| (*interface, *function));
+    let hooks: Vec<_> = admission.into_iter().chain(others).collect();
+    let on = |engine| {
+        let host = Host::start(HostOptions { deadline: DEADLINE, ..support::options(engine, 64) }).unwrap();
+        let plugin = load_with(&host, "p", bytes.clone(), "{}", &[]).unwrap();
+        for (interface, function) in &hooks {
+            let arguments = if *function == "review" { r#"{"event": "timer"}"# } else { "{}" };
+            let case =
+                format!(r#"{{"hook": "{interface}.{function}", "arguments": {arguments}, "fails": "deadline"}}"#);
+            let case = sluice_policy::Case::parse("c", &case).unwrap().remove(0);
+            let ran = host.answer_case(&plugin, &case, &Arc::default()).unwrap();
+            assert_eq!(case.compare(&ran), Ok(()), "{interface}.{function}");
+            assert!(ran.took >= DEADLINE / 2 && ran.took < DEADLINE * 5, "{interface}.{function}: {:?}", ran.took);
+        }
+    };
+    std::thread::scope(|scope| {
+        [EngineChoice::Cranelift, EngineChoice::Pulley].into_iter().for_each(|engine| {
+            scope.spawn(move || on(engine));
+        });
+    });
+}
+
+#[test]
+fn a_fence_that_spins_is_not_bound() {
+    let spin = "(loop (br 0)) (unreachable)";
+    let export = format!(r#"(func (export "sluice:policy/geofence@0.0.1#plan") {FLAT} (result i32) {spin})"#);
+    let host = host(EngineChoice::Auto);
+    let plugin = load(&host, "p", &Guest { world: "geofence-policy", more: export, ..Guest::default() }).unwrap();
+    let tenant = Tenant { id: TenantId(0), name: "clinic".to_owned(), plugins: vec![(plugin, Mode::Enforce)] };
+    let error = host.bind(vec![tenant], Node::default(), Arc::default()).map(drop).unwrap_err();
+    assert!(matches!(error.error, LoadError::Failed { failure: Failure::Deadline, .. }), "{error}");
 }
 
 #[test]
@@ -296,8 +336,8 @@ fn fuel_is_the_same_each_time_and_is_counted_for_authors_alone() {
 
 /// A fence of these bytes.
 fn fence(plan: &str) -> Guest {
-    let export = r#"(func (export "sluice:policy/geofence@0.0.1#plan")
-        (param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 3328))"#;
+    let export =
+        format!(r#"(func (export "sluice:policy/geofence@0.0.1#plan") {FLAT} (result i32) (i32.const 3328))"#);
     let more = format!(r#"{export} (data (i32.const 3328) "{plan}")"#);
     Guest { world: "geofence-policy", more, ..Guest::default() }
 }
@@ -428,23 +468,33 @@ fn an_import_takes_its_grant() {
     load_with(&host, "p", text, "{}", &[sluice_policy::Grant::Kv]).unwrap();
 }
 
+/// Parameters of most hooks that take a context.
+const FLAT: &str = "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)";
+
+/// Every hook beside those of admission.
+const HOOKS: &[(&str, &str, &str)] = &[
+    ("media", "join", "(param i32)"),
+    ("media", "publish", "(param i32)"),
+    ("media", "subscribe", "(param i32)"),
+    ("recording", "may-start", "(param i32)"),
+    ("recording", "review", "(param i32)"),
+    ("geofence", "plan", FLAT),
+    ("log-plan", "plan", FLAT),
+    ("log-filter", "filter", FLAT),
+    ("erasure", "erase", FLAT),
+];
+
 /// The world of the host has every hook: those that are not the point trap.
 fn with_all_hooks(guest: &Guest) -> Vec<u8> {
-    let hooks = [
-        ("media", "join", "(param i32)"),
-        ("media", "publish", "(param i32)"),
-        ("media", "subscribe", "(param i32)"),
-        ("recording", "may-start", "(param i32)"),
-        ("recording", "review", "(param i32)"),
-        ("geofence", "plan", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
-        ("log-plan", "plan", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
-        ("log-filter", "filter", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
-        ("erasure", "erase", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
-    ];
+    with_hooks_that(guest, "(unreachable)")
+}
+
+/// The same where they do that.
+fn with_hooks_that(guest: &Guest, body: &str) -> Vec<u8> {
     let of = |(interface, function, params): &(&str, &str, &str)| {
-        format!(r#"(func (export "sluice:policy/{interface}@0.0.1#{function}") {params} (result i32) (unreachable))"#)
+        format!(r#"(func (export "sluice:policy/{interface}@0.0.1#{function}") {params} (result i32) {body})"#)
     };
-    let more = guest.more.clone() + &hooks.iter().map(of).collect::<String>();
+    let more = guest.more.clone() + &HOOKS.iter().map(of).collect::<String>();
     Guest { more, ..guest.clone() }.bytes()
 }
 
