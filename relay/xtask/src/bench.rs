@@ -12,7 +12,7 @@ mod summary;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use crate::shell;
+use crate::{plugins, shell};
 use contender::{Contender, Kind};
 use measure::Series;
 use plan::Row;
@@ -72,6 +72,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
     }
     let kinds = if args.server.is_empty() { Kind::DEFAULT.to_vec() } else { args.server.clone() };
     let folder = binaries(args, &kinds)?;
+    if kinds.contains(&Kind::Policies) {
+        plugins::all()?;
+    }
     let rows = match (&args.row[..], args.quick) {
         ([], true) => plan::quick(),
         ([], false) => plan::matrix(),

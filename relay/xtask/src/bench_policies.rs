@@ -4,10 +4,25 @@ use std::process::Command;
 
 use crate::{plugins, shell};
 
+/// Options of `bench-policies`.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct BenchPoliciesArgs {
+    /// Fail where a figure misses what is demanded of it
+    #[arg(long)]
+    check: bool,
+}
+
 /// Builds the components and asks them.
-pub(crate) fn run() -> Result<(), String> {
+///
+/// # Errors
+/// What does not build or run, or, with `--check`, which figure is too high.
+pub(crate) fn run(args: BenchPoliciesArgs) -> Result<(), String> {
     plugins::all()?;
     let mut cargo: Command = shell::cargo();
     cargo.args(["run", "--release", "--quiet", "--package", "sluice-policy", "--example", "verdicts", "--"]);
-    shell::show(cargo.arg(shell::target().join("plugins")))
+    cargo.arg(shell::target().join("plugins"));
+    if args.check {
+        cargo.arg("--check");
+    }
+    shell::show(&mut cargo)
 }

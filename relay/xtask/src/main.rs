@@ -57,7 +57,7 @@ enum Task {
     /// Compare sluice with coturn: CPU time per packet, latency, loss
     BenchTurn(bench::BenchArgs),
     /// What a verdict of policies costs, on both engines
-    BenchPolicies,
+    BenchPolicies(bench_policies::BenchPoliciesArgs),
     /// What takes too long for each change: many seeds, long overload, the whole benchmark
     Nightly(nightly::NightlyArgs),
     /// Build the components of plugins/, or of a project like them
@@ -72,7 +72,9 @@ fn main() -> ExitCode {
         Task::Inside(args) => test::run_inside(&args),
         Task::AsUnit(args) => as_unit::run(&args).inspect_err(|error| eprintln!("as-unit: {error}")).is_ok(),
         Task::BenchTurn(args) => bench::run(&args).inspect_err(|error| eprintln!("bench-turn: {error}")).is_ok(),
-        Task::BenchPolicies => bench_policies::run().inspect_err(|error| eprintln!("bench-policies: {error}")).is_ok(),
+        Task::BenchPolicies(args) => {
+            bench_policies::run(args).inspect_err(|error| eprintln!("bench-policies: {error}")).is_ok()
+        }
         Task::Nightly(args) => nightly::run(&args),
         Task::Plugins(args) => plugins::run(&args).inspect_err(|error| eprintln!("plugins: {error}")).is_ok(),
         Task::Tidy => tidy::run(),

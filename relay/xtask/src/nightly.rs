@@ -32,6 +32,7 @@ pub(crate) fn run(args: &NightlyArgs) -> bool {
     report.test("a minute of overload: no slot is lost", overload);
     report.test("plugins: the same bytes from two folders", plugins::are_reproducible);
     report.test(&format!("{KILLS} kills under load: nothing acknowledged is lost"), kills);
+    report.test("bench-policies: what a verdict costs, held against the goals", bench_policies);
     report.test("bench-turn: the whole matrix, held against the goals", bench);
     let tally = report.tally();
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
@@ -59,6 +60,10 @@ fn overload() -> Result<(), String> {
 fn kills() -> Result<(), String> {
     let mut command = Command::new(shell::own_program()?);
     shell::show(command.args(["test", "--only", "kills"]).env("SLUICE_KILLS", KILLS))
+}
+
+fn bench_policies() -> Result<(), String> {
+    shell::show(Command::new(shell::own_program()?).args(["bench-policies", "--check"]))
 }
 
 fn bench() -> Result<(), String> {

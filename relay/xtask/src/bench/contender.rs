@@ -1,9 +1,12 @@
 //! A server under comparison: started on its core, ended by its process id.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use sluice_geo::Place;
+use sluice_geo::write::Writer;
 
 use crate::server::{self, Server};
 use crate::shell;
@@ -14,6 +17,17 @@ pub(super) const PASSWORD: &str = "p";
 
 /// Every server's realm.
 const REALM: &str = "realm.test";
+
+/// What is bound to the tenant of [`Kind::Policies`], with its settings.
+const PLUGINS: [(&str, &str); 3] = [
+    (
+        "geofence",
+        "{ clients = { only = [\"DE\"] }, unknown_clients = \"refuse\", peers = { only = [\"DE\"] }, \
+         unknown_peers = \"refuse\", nodes = \"any\", storage = \"any\" }",
+    ),
+    ("recording-consent", "{ purposes = { training = { kinds = [\"audio\"], retention_days = 1 } } }"),
+    ("template", "{ per_user = 1000 }"),
+];
 
 /// coturn sets this on its sockets by itself.
 const RECEIVE_BUFFER_BYTES: u32 = 2 * 1024 * 1024;
@@ -33,6 +47,9 @@ pub(super) enum Kind {
     WebrtcRs,
     /// sluice on io_uring with all records on: sessions, keys, spool. Only where it is named.
     Recording,
+    /// sluice on io_uring with three plugins bound to its tenant, one of which is asked about every allocation. Only
+    /// where it is named.
+    Policies,
     /// A second sluice on io_uring: what a run against itself shows. Only where it is named.
     Again,
 }
@@ -44,7 +61,7 @@ impl Kind {
     /// The program's name.
     pub(super) fn server(self) -> &'static str {
         match self {
-            Self::IoUring | Self::Epoll | Self::Recording | Self::Again => "sluice",
+            Self::IoUring | Self::Epoll | Self::Recording | Self::Policies | Self::Again => "sluice",
             Self::Coturn => "coturn",
             Self::WebrtcRs => "webrtc-rs",
         }
@@ -53,7 +70,7 @@ impl Kind {
     /// How it reads and sends.
     pub(super) fn driver(self) -> &'static str {
         match self {
-            Self::IoUring | Self::Recording | Self::Again => "io_uring",
+            Self::IoUring | Self::Recording | Self::Policies | Self::Again => "io_uring",
             Self::Epoll => "epoll",
             Self::Coturn => "libevent",
             Self::WebrtcRs => "tokio",
@@ -66,6 +83,7 @@ impl Kind {
             Self::Coturn | Self::WebrtcRs => self.server(),
             Self::IoUring | Self::Epoll => self.driver(),
             Self::Recording => "recording",
+            Self::Policies => "policies",
             Self::Again => "again",
         }
     }
@@ -150,8 +168,11 @@ fn sluice(
     address: SocketAddrV4,
 ) -> Result<(), String> {
     let path = folder.join("sluice.toml");
-    std::fs::write(&path, configuration(kind, address, folder))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut text = configuration(kind, address, folder);
+    if kind == Kind::Policies {
+        text += &policies(folder)?;
+    }
+    std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     command.arg(binaries.join("sluice")).arg("--config").arg(path);
     Ok(())
 }
@@ -164,6 +185,7 @@ fn configuration(kind: Kind, address: SocketAddrV4, folder: &Path) -> String {
         Kind::Epoll => (32_768, 40_959),
         Kind::Recording => (40_960, 45_055),
         Kind::Again => (45_056, 49_151),
+        Kind::Policies => (12_288, 16_383),
         _ => (16_384, 32_767),
     };
     let mut text = String::from("workers = 1\n");
@@ -190,6 +212,29 @@ fn configuration(kind: Kind, address: SocketAddrV4, folder: &Path) -> String {
         );
     }
     text
+}
+
+/// A fence around the load generator, consent to recordings of which there are none, and a count of allocations.
+fn policies(folder: &Path) -> Result<String, String> {
+    let database = folder.join("places.mmdb");
+    let mut writer = Writer::new(std::time::UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?.as_secs());
+    let place = Place { country: Some("DE".to_owned()), ..Place::default() };
+    writer.insert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8, &place);
+    std::fs::write(&database, writer.bytes()).map_err(|error| format!("{}: {error}", database.display()))?;
+    let mut plugins = format!("\n[geo]\ndatabase = \"{}\"\n", database.display());
+    let mut bound = String::new();
+    for (name, settings) in PLUGINS {
+        let file = shell::target().join("plugins").join(format!("{name}.wasm"));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            plugins,
+            "\n[[plugin]]\nname = \"{name}\"\nfile = \"{}\"\nsettings = {settings}\n",
+            file.display()
+        );
+        let _ = write!(bound, "[[tenant.policy]]\nplugin = \"{name}\"\n");
+    }
+    // The tenant is the last table of the file so far.
+    Ok(bound + &plugins)
 }
 
 /// A folder of our own that goes when its server goes.
