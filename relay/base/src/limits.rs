@@ -360,6 +360,9 @@ pub const GEO_DATABASE_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of a plugin's component: one in Python, which brings its interpreter along, has 18 MB.
 pub const PLUGIN_BYTES_MAX: usize = 64 << 20;
 
+/// Keys that may sign plugins: of authors whose plugins are installed.
+pub const PLUGIN_KEYS_MAX: usize = 64;
+
 /// Plugins of one configuration.
 pub const PLUGINS_MAX: usize = 64;
 

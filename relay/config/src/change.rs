@@ -142,6 +142,8 @@ impl Changes {
         self.now("policy.node_id", a.node_id == b.node_id);
         self.now("policy.node_region", a.node_region == b.node_region);
         self.now("policy.node_country", a.node_country == b.node_country);
+        self.now("policy.trusted_keys", a.trusted_keys == b.trusted_keys);
+        self.now("policy.require_signature", a.require_signature == b.require_signature);
         self.now("geo.database", old.geo.database == new.geo.database);
         self.now("geo.set", old.geo.sets == new.geo.sets);
         let named = |plugins: &[Plugin], name: &str| plugins.iter().find(|plugin| plugin.name == name).cloned();

@@ -22,6 +22,10 @@ pub struct Policy {
     pub node_region: String,
     /// Its country, ISO 3166-1 alpha-2; empty: not known.
     pub node_country: String,
+    /// Public keys of Ed25519: a plugin's signature has to be by one of them. None: signatures are not looked at.
+    pub trusted_keys: Vec<[u8; 32]>,
+    /// Whether a plugin without a signature is refused.
+    pub require_signature: bool,
 }
 
 impl Default for Policy {
@@ -34,6 +38,8 @@ impl Default for Policy {
             node_id: String::new(),
             node_region: String::new(),
             node_country: String::new(),
+            trusted_keys: Vec::new(),
+            require_signature: false,
         }
     }
 }

@@ -84,6 +84,11 @@ const EACH: &[(&str, &[&str])] = &[
     ("[privacy]\nlookup = true", &["privacy.lookup"]),
     ("[privacy.retention]\naccess_audit_days = 30", &["privacy.retention.access_audit_days!"]),
     ("[spool]\nnode = \"relay-7\"", &["spool!"]),
+    ("[policy]\nqueue = 7", &["policy.queue!"]),
+    (
+        "[policy]\ntrusted_keys = [\"ed25519:0000000000000000000000000000000000000000000000000000000000000000\"]",
+        &["policy.trusted_keys"],
+    ),
     (
         "[privacy]\nrecords = true\n[[spool.sink]]\nkind = \"file\"\npath = \"/records\"",
         &["spool!", "privacy.records!"],

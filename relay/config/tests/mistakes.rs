@@ -97,6 +97,17 @@ fn several_mistakes_come_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn keys_that_may_sign_are_checked() {
+    let keys = |keys: &str| mistake(&format!("[policy]\ntrusted_keys = [{keys}]"));
+    for wrong in
+        ["\"\"", "\"ed25519:00\"", "\"ed25519:zz00000000000000000000000000000000000000000000000000000000000000\""]
+    {
+        assert_says(&keys(wrong), &["policy.trusted_keys[0]:", "64 hexadecimal digits"]);
+    }
+    assert_says(&mistake("[policy]\nrequire_signature = true"), &["name them in policy.trusted_keys"]);
+}
+
+#[test]
 fn two_plugins_do_not_share_their_metrics() {
     let plugin = |name: &str| format!("[[plugin]]\nname = \"{name}\"\nfile = \"p.wasm\"\n");
     assert_says(&mistake(&(plugin("a-b") + &plugin("a.b"))), &["plugin[1].name:", "same metrics as \"a-b\""]);

@@ -577,7 +577,8 @@ mod tests {
         let key = Secret::new([7; 32]);
         let deadline = Duration::from_millis(100);
         let (engine, memory_bytes, fuel) = (EngineChoice::Pulley, 1 << 20, false);
-        let host = Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key }).unwrap();
+        let host =
+            Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key }).unwrap();
         let kv = Arc::new(Mutex::new(crate::kv::Store::default()));
         let tokens = Arc::new((Rotating::new(&[7; 32]), Rate::new(1)));
         let of = ("quota".to_owned(), "clinic".to_owned());

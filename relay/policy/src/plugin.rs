@@ -12,9 +12,9 @@ use crate::engine::{Ticker, epochs_until};
 use crate::failure::Failure;
 use crate::guest::{Context, Settings, State};
 use crate::hook::{Grant, Hook};
+use crate::lock;
 use crate::rate::Rate;
 use crate::rest::Rests;
-use crate::lock;
 use crate::stats::{Declared, PluginStats};
 
 /// A component that was checked, linked and asked who it is, with the settings that it found good.

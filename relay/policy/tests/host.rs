@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
-use sluice_policy::{EngineChoice, EngineKind, Failure, Host, HostOptions, LoadError, Mode, Node, Plugin, Source, Tenant};
+use sluice_policy::{
+    EngineChoice, EngineKind, Failure, Host, HostOptions, LoadError, Mode, Node, Plugin, Source, Tenant,
+};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -336,8 +338,7 @@ fn fuel_is_the_same_each_time_and_is_counted_for_authors_alone() {
 
 /// A fence of these bytes.
 fn fence(plan: &str) -> Guest {
-    let export =
-        format!(r#"(func (export "sluice:policy/geofence@0.0.1#plan") {FLAT} (result i32) (i32.const 3328))"#);
+    let export = format!(r#"(func (export "sluice:policy/geofence@0.0.1#plan") {FLAT} (result i32) (i32.const 3328))"#);
     let more = format!(r#"{export} (data (i32.const 3328) "{plan}")"#);
     Guest { world: "geofence-policy", more, ..Guest::default() }
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod figures;
+mod signature;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -274,6 +275,7 @@ impl Loads<'_> {
         bound: &mut HashMap<(usize, usize), Arc<Plugin>>,
     ) -> Result<(), Failure> {
         let files = Files::read(plugin)?;
+        signature::check(&config.policy, &plugin.file, &files.bytes)?;
         let bindings = config.tenants.iter().enumerate().filter_map(|(id, tenant)| {
             let policy = tenant.policies.iter().find(|policy| policy.plugin == i)?;
             Some((id, tenant, policy))

@@ -11,8 +11,17 @@ use super::Reader;
 use crate::policy::{CountrySet, Engine, Geo, Plugin, PluginGrant, Policy, TenantPolicy};
 use crate::walk::{Item, Section};
 
-pub(super) const POLICY: &[&str] =
-    &["engine", "memory_bytes", "deadline_ms", "queue", "node_id", "node_region", "node_country"];
+pub(super) const POLICY: &[&str] = &[
+    "engine",
+    "memory_bytes",
+    "deadline_ms",
+    "queue",
+    "node_id",
+    "node_region",
+    "node_country",
+    "trusted_keys",
+    "require_signature",
+];
 pub(super) const PLUGIN: &[&str] = &["name", "file", "digest", "grants", "settings"];
 pub(super) const TENANT_POLICY: &[&str] = &["plugin", "mode", "grants", "settings"];
 pub(super) const GEO: &[&str] = &["database", "set"];
@@ -36,6 +45,11 @@ impl<'t> Reader<'t, '_> {
         let deadline = 1..=limits::POLICY_DEADLINE_MAX.as_millis() as u64;
         let deadline = self.walk.number(&section, "deadline_ms", deadline);
         let queue = self.walk.number(&section, "queue", 1..=limits::QUESTIONS_PER_WORKER_MAX as u64);
+        let trusted_keys = self.trusted_keys(&section);
+        let require_signature = self.walk.boolean(&section, "require_signature").unwrap_or_default();
+        if let Some(item) = section.item("require_signature").filter(|_| require_signature && trusted_keys.is_empty()) {
+            self.walk.wrong(&item, "takes keys that may sign: name them in policy.trusted_keys");
+        }
         Policy {
             engine: engine.and_then(|item| self.walk.choice(&item, Engine::NAMED)).unwrap_or_default(),
             memory_bytes: memory.map_or(default.memory_bytes, |bytes| bytes as usize),
@@ -44,7 +58,24 @@ impl<'t> Reader<'t, '_> {
             node_id: self.word_or_nothing(&section, "node_id"),
             node_region: self.word_or_nothing(&section, "node_region"),
             node_country: self.country_or_nothing(&section, "node_country"),
+            trusted_keys,
+            require_signature,
         }
+    }
+
+    fn trusted_keys(&mut self, section: &Section<'t>) -> Vec<[u8; 32]> {
+        let items = self.walk.strings(section, "trusted_keys");
+        if let Some(item) = items.get(limits::PLUGIN_KEYS_MAX) {
+            self.walk.wrong(item, format!("is one too many: {} keys are possible", limits::PLUGIN_KEYS_MAX));
+        }
+        let mut keys = Vec::new();
+        for item in items {
+            match item.value.strip_prefix("ed25519:").and_then(key) {
+                Some(key) => keys.push(key),
+                None => self.walk.wrong(&item, "expected ed25519: and the 64 hexadecimal digits of a public key"),
+            }
+        }
+        keys
     }
 
     fn word_or_nothing(&mut self, section: &Section<'t>, key: &str) -> String {
@@ -87,7 +118,8 @@ impl<'t> Reader<'t, '_> {
                 if plugins.iter().any(|plugin| plugin.name == name.value) {
                     self.walk.wrong(name, "is the name of two plugins: give each its own");
                 } else if let Some(other) = plugins.iter().find(|plugin| metric(&plugin.name) == metric(name.value)) {
-                    let message = format!("has the same metrics as {:?}, where `-` and `.` are `_`: rename one", other.name);
+                    let message =
+                        format!("has the same metrics as {:?}, where `-` and `.` are `_`: rename one", other.name);
                     self.walk.wrong(name, message);
                 }
             }
@@ -189,6 +221,16 @@ impl<'t> Reader<'t, '_> {
         let countries = countries.iter().map(|item| item.value.to_owned()).collect();
         Some(CountrySet { name: name.value.to_owned(), countries })
     }
+}
+
+/// 32 bytes by 64 hexadecimal digits.
+fn key(digits: &str) -> Option<[u8; 32]> {
+    let is_key = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut key = [0; 32];
+    for (i, byte) in key.iter_mut().enumerate().filter(|_| is_key) {
+        *byte = u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok()?;
+    }
+    is_key.then_some(key)
 }
 
 fn is_name(name: &str) -> bool {

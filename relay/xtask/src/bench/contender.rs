@@ -226,11 +226,8 @@ fn policies(folder: &Path) -> Result<String, String> {
     for (name, settings) in PLUGINS {
         let file = shell::target().join("plugins").join(format!("{name}.wasm"));
         // Writing to a string cannot fail.
-        let _ = write!(
-            plugins,
-            "\n[[plugin]]\nname = \"{name}\"\nfile = \"{}\"\nsettings = {settings}\n",
-            file.display()
-        );
+        let _ =
+            write!(plugins, "\n[[plugin]]\nname = \"{name}\"\nfile = \"{}\"\nsettings = {settings}\n", file.display());
         let _ = write!(bound, "[[tenant.policy]]\nplugin = \"{name}\"\n");
     }
     // The tenant is the last table of the file so far.

@@ -224,9 +224,9 @@ fn configuration(
              nodes = \"any\", storage = \"any\" }}"
         )
     };
-    let own_fence = fence.other_country.map_or_else(String::new, |country| {
-        format!("{}settings = {}\n", bound("fence"), settings(country, "\"any\""))
-    });
+    let own_fence = fence
+        .other_country
+        .map_or_else(String::new, |country| format!("{}settings = {}\n", bound("fence"), settings(country, "\"any\"")));
     let others = other.map(|(component, settings)| plugin(&components, "other", component, settings));
     [
         listen(port, "main"),
