@@ -2,7 +2,8 @@
 //!
 //! **Packets never wait for a policy.** A question leaves a core as an output, its verdict comes
 //! back as an input, and is compiled into the state of the flow. Without a verdict by
-//! [`VERDICT_DEADLINE`](crate::limits::VERDICT_DEADLINE) the answer is no; what lives already is asked about again first.
+//! [`VERDICT_DEADLINE`](crate::limits::VERDICT_DEADLINE) the answer is no; what lives already is asked about again
+//! first.
 
 use std::sync::Arc;
 use std::time::Duration;
