@@ -445,6 +445,15 @@ pub const POLICY_THREADS_MAX: usize = 4;
 /// after the other.
 pub const PLUGIN_REST: Duration = Duration::from_secs(1);
 
+/// How soon a plan is asked for again that could not be had; it doubles with each failure.
+pub const PLAN_RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// Longest that such a plan is not asked for: how long the return of a plugin may go unseen.
+pub const PLAN_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long plans are asked for again at a time: those of other tenants wait no longer to be seen as run out.
+pub const PLANS_RENEWAL_MAX: Duration = Duration::from_secs(2);
+
 /// Places in one list of a fence, and fences of one plan.
 pub const FENCE_PLACES_MAX: usize = 512;
 

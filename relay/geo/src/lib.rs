@@ -10,4 +10,4 @@ mod source;
 pub mod write;
 
 pub use database::{Database, GeoError, Place};
-pub use source::Source;
+pub use source::{Source, Stamp};

@@ -7,15 +7,22 @@ use std::sync::Arc;
 use crate::database::{Database, GeoError};
 
 /// A file, and what was last read of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
     stamp: Stamp,
     current: Arc<Database>,
 }
 
-/// What tells one content of a file from the next: device, inode, length, and the time of its last change.
-type Stamp = (u64, u64, u64, i64, i64);
+/// What tells one content of a file from the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Seconds and nanoseconds of the last change.
+    changed: (i64, i64),
+}
 
 impl Source {
     /// Reads the database for the first time.
@@ -32,6 +39,11 @@ impl Source {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Of the content that was last read, or tried.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// What was last read.
@@ -57,7 +69,8 @@ impl Source {
 fn stamp(path: &Path) -> Result<Stamp, GeoError> {
     let unreadable = |error| GeoError::Unreadable { path: path.display().to_string(), error };
     let meta = std::fs::metadata(path).map_err(unreadable)?;
-    Ok((meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    let changed = (meta.mtime(), meta.mtime_nsec());
+    Ok(Stamp { device: meta.dev(), inode: meta.ino(), length: meta.len(), changed })
 }
 
 #[cfg(test)]

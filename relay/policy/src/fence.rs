@@ -15,8 +15,8 @@ use crate::sets::Sets;
 pub(crate) struct Fences {
     general: Fence,
     local: Vec<(Vec<wit::Place>, Fence)>,
-    /// When they have to be asked for again at the latest.
-    pub(crate) until: Option<Instant>,
+    /// When they are asked for again, and when they run out unless they were had again.
+    pub(crate) renewal: Option<(Instant, Instant)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -71,8 +71,21 @@ impl Fences {
         Ok(Fences {
             general: Fence::new(plan.general, node, sets)?,
             local: plan.local.into_iter().map(compiled).collect::<Result<_, Failure>>()?,
-            until: plan.valid_for.map(|seconds| now + Duration::from_secs(u64::from(seconds))),
+            renewal: plan.valid_for.map(|seconds| {
+                let valid_for = Duration::from_secs(u64::from(seconds));
+                (now + valid_for / 2, now + valid_for)
+            }),
         })
+    }
+
+    /// Whether they let in and keep out the same.
+    pub(crate) fn are_like(&self, other: &Fences) -> bool {
+        self.general == other.general && self.local == other.local
+    }
+
+    /// Whether they have run out.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        self.renewal.is_some_and(|(_, until)| now >= until)
     }
 
     /// Who is outside, if anybody is.

@@ -24,7 +24,11 @@ pub(crate) struct Places(Arc<RwLock<Option<Arc<Database>>>>);
 
 impl Places {
     pub(crate) fn set(&self, database: Option<Arc<Database>>) {
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = database;
+        let mut current = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, database);
+        // Whoever looks up a place does not wait until a gigabyte is given back.
+        drop(current);
+        drop(before);
     }
 
     pub(crate) fn database(&self) -> Option<Arc<Database>> {

@@ -7,7 +7,9 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use sluice_base::limits::{PLUGIN_LINES_PER_SECOND, PLUGIN_LINES_WAITING_MAX, PLUGIN_PSEUDONYMS_PER_SECOND};
+use sluice_base::limits::{
+    PLANS_RENEWAL_MAX, PLUGIN_LINES_PER_SECOND, PLUGIN_LINES_WAITING_MAX, PLUGIN_PSEUDONYMS_PER_SECOND,
+};
 use sluice_base::policy::{Denial, Question, Verdict};
 use sluice_base::{Pii, Secret, TenantId};
 use sluice_crypto::HmacSha256Key;
@@ -181,6 +183,15 @@ pub struct BindError {
 /// How often the log is told how many denials it has no line of, and what plugins have stored is looked through for
 /// what has ended.
 const KEEPER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What came of asking for plans again.
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// Tenants for whom another plan holds now, or none any more. A tenant may be there twice.
+    pub changed: Vec<TenantId>,
+    /// Plans that could not be had: the former ones hold until their end, and then nobody is served.
+    pub failed: Vec<BindError>,
+}
 
 /// Takes a verdict that came later, on a thread of the host: it must not wait.
 pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
@@ -360,7 +371,11 @@ impl Host {
         }
         let is_used = |digest: &str| table.plugins.iter().any(|plugin| plugin.digest == digest);
         lock(&self.0.kept).components.retain(|digest, _| is_used(digest));
-        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        let mut current = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, Arc::new(table));
+        // Workers do not wait until its plugins are given back.
+        drop(current);
+        drop(before);
     }
 
     /// The table in force.
@@ -368,21 +383,51 @@ impl Host {
         self.0.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks again for plans whose time is half over; whether any fence has changed by it.
-    ///
-    /// # Errors
-    /// A plan that cannot be had: the former one holds until its end, and then nobody is served.
-    pub fn renew(&self) -> Result<Vec<TenantId>, BindError> {
+    /// Asks again for the plans of those tenants of which one has half run out. It runs guests: not for a thread that
+    /// others wait for.
+    pub fn renew(&self) -> Renewed {
         let (table, now) = (self.table(), Instant::now());
-        let soon = now + self.0.options.deadline * 10;
-        let is_due = |bound: &Arc<Bound>| bound.fences.iter().any(|f| f.fences.until.is_some_and(|until| until < soon));
-        if !table.tenants.values().any(is_due) {
-            return Ok(Vec::new());
+        let has_ended = |(_, bound): &(&TenantId, &Arc<Bound>)| bound.has_ended(now);
+        let changed = table.tenants.iter().filter(has_ended).map(|(tenant, _)| *tenant).collect();
+        let mut renewed = Renewed { changed, ..Renewed::default() };
+        let mut bounds = Vec::new();
+        for tenant in &table.sources {
+            let Some(before) = table.tenants.get(&tenant.id).filter(|bound| bound.is_to_be_renewed(now)) else {
+                continue;
+            };
+            match self.bound(tenant, &table) {
+                Ok(bound) => {
+                    if before.is_stale(now) || !bound.plans_are_like(before) {
+                        renewed.changed.push(tenant.id);
+                    }
+                    bounds.push((tenant.id, Arc::new(bound)));
+                }
+                Err(error) => {
+                    before.renewal_failed(now);
+                    renewed.failed.push(error);
+                }
+            }
+            if now.elapsed() > PLANS_RENEWAL_MAX {
+                break;
+            }
         }
-        let renewed = self.bind(table.sources.clone(), table.node.clone(), table.sets.clone())?;
-        let tenants = renewed.tenants().collect();
-        self.swap(renewed);
-        Ok(tenants)
+        self.replace(&table, bounds);
+        renewed
+    }
+
+    /// Puts plans in force that were asked for again, unless another table has come meanwhile: its plans are newer.
+    fn replace(&self, table: &Arc<Table>, bounds: Vec<(TenantId, Arc<Bound>)>) {
+        if bounds.is_empty() {
+            return;
+        }
+        let mut tenants = table.tenants.clone();
+        tenants.extend(bounds);
+        let (plugins, sources) = (table.plugins.clone(), table.sources.clone());
+        let new = Table { tenants, plugins, sources, node: table.node.clone(), sets: table.sets.clone() };
+        let mut current = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, table) {
+            *current = Arc::new(new);
+        }
     }
 
     /// Asks the policies of a question's tenant. The verdict comes at once, or later by `answer`; `standing` is called
@@ -439,6 +484,7 @@ impl Host {
             sets: table.sets.clone(),
             fences: Vec::new(),
             tenancies: Vec::new(),
+            renewal: Mutex::default(),
         };
         for (plugin, mode) in &tenant.plugins {
             let named = |error| BindError { tenant: tenant.name.clone(), plugin: plugin.name.to_string(), error };

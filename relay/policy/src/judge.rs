@@ -1,8 +1,9 @@
 //! One question, put to the plugins of its tenant.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sluice_base::limits::{PLAN_RETRY_MAX, PLAN_RETRY_MIN};
 use sluice_base::policy::{Denial, Question, Verdict};
 
 use crate::compose::{self, Opinion};
@@ -13,6 +14,7 @@ use crate::guest::{Context, Places, unix_seconds};
 use crate::hook::Hook;
 use crate::host::{Answer, Mode};
 use crate::lines::Voice;
+use crate::lock;
 use crate::plugin::{Plugin, no_hook};
 use crate::rest::Rest;
 use crate::sets::Sets;
@@ -28,6 +30,17 @@ pub(crate) struct Bound {
     pub(crate) sets: Arc<Sets>,
     pub(crate) fences: Vec<BoundFence>,
     pub(crate) tenancies: Vec<Tenancy>,
+    pub(crate) renewal: Mutex<Renewal>,
+}
+
+/// How the asking again for a tenant's plans goes.
+#[derive(Default)]
+pub(crate) struct Renewal {
+    /// After a failure: when it is tried again.
+    next: Option<Instant>,
+    pause: Duration,
+    /// That a plan has run out was seen.
+    is_over: bool,
 }
 
 /// One plugin's fences for one tenant.
@@ -59,6 +72,35 @@ pub(crate) struct Job {
 }
 
 impl Bound {
+    /// Whether its plans are to be asked for again.
+    pub(crate) fn is_to_be_renewed(&self, now: Instant) -> bool {
+        let is_due = |bound: &BoundFence| bound.fences.renewal.is_some_and(|(at, _)| now >= at);
+        self.fences.iter().any(is_due) && lock(&self.renewal).next.is_none_or(|next| now >= next)
+    }
+
+    /// They could not be had.
+    pub(crate) fn renewal_failed(&self, now: Instant) {
+        let mut renewal = lock(&self.renewal);
+        renewal.pause = (renewal.pause * 2).clamp(PLAN_RETRY_MIN, PLAN_RETRY_MAX);
+        renewal.next = Some(now + renewal.pause);
+    }
+
+    /// Whether a plan of its has run out since this was last asked.
+    pub(crate) fn has_ended(&self, now: Instant) -> bool {
+        self.is_stale(now) && !std::mem::replace(&mut lock(&self.renewal).is_over, true)
+    }
+
+    /// Whether a plan of its has run out.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        self.fences.iter().any(|bound| bound.fences.is_stale(now))
+    }
+
+    /// Whether its plans say the same as those of another time.
+    pub(crate) fn plans_are_like(&self, other: &Bound) -> bool {
+        self.fences.len() == other.fences.len()
+            && self.fences.iter().zip(&other.fences).all(|(a, b)| a.fences.are_like(&b.fences))
+    }
+
     /// Whether any plugin has this hook.
     pub(crate) fn asks(&self, hook: Hook) -> bool {
         self.tenancies.iter().any(|tenancy| tenancy.plugin.hooks.contains(&hook))
@@ -81,7 +123,7 @@ impl Bound {
         let mut denial = None;
         for BoundFence { plugin, mode, fences, voice } in &self.fences {
             let dry_run = *mode == Mode::DryRun;
-            let is_stale = fences.until.is_some_and(|until| began >= until);
+            let is_stale = fences.is_stale(began);
             let outside = if is_stale { None } else { fences.judge(&client, &peers, &self.sets) };
             let (outcome, reason) = match outside {
                 _ if is_stale => (Outcome::Failed, Failure::Stale.name()),

@@ -338,9 +338,13 @@ fn fuel_is_the_same_each_time_and_is_counted_for_authors_alone() {
 
 /// A fence of these bytes.
 fn fence(plan: &str) -> Guest {
-    let export = format!(r#"(func (export "sluice:policy/geofence@0.0.1#plan") {FLAT} (result i32) (i32.const 3328))"#);
-    let more = format!(r#"{export} (data (i32.const 3328) "{plan}")"#);
-    Guest { world: "geofence-policy", more, ..Guest::default() }
+    fence_that("(i32.const 3328)", &format!(r#"(data (i32.const 3328) "{plan}")"#))
+}
+
+/// A fence whose plan is what this says; its third parameter is the time.
+fn fence_that(plans: &str, data: &str) -> Guest {
+    let export = format!(r#"(func (export "sluice:policy/geofence@0.0.1#plan") {FLAT} (result i32)"#);
+    Guest { world: "geofence-policy", more: format!("{export} {plans}) {data}"), ..Guest::default() }
 }
 
 /// Clients and peers anywhere; clients only in places of which there are none; peers likewise.
@@ -401,6 +405,70 @@ fn who_puts_a_question_writes_no_line_of_the_log() {
         assert!((1..=10).contains(&plugins[0].stats().denials_untold()), "{}", plugins[0].stats().denials_untold());
     });
     assert_eq!(lines.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn plans_are_asked_for_again_tenant_by_tenant_and_only_what_has_changed_is_told() {
+    let host = host(EngineChoice::Auto);
+    let later = 1000 * (std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1);
+    let is_later = format!("(i64.gt_u (local.get 2) (i64.const {later}))");
+    // For two seconds each; the second one is that of `NO_CLIENTS`.
+    let data = r#"(data (i32.const 3420) "\01\00\00\00\02") (data (i32.const 3456) "\01")
+        (data (i32.const 3548) "\01\00\00\00\02")"#;
+    let [open, closed] = ["(i32.const 3328)", "(i32.const 3456)"];
+    let bodies = [
+        format!("(if (result i32) {is_later} (then (unreachable)) (else {open}))"),
+        format!("(if (result i32) {is_later} (then {closed}) (else {open}))"),
+        open.to_owned(),
+    ];
+    let tenant = |(i, body): (usize, &String)| sluice_policy::Tenant {
+        id: sluice_base::TenantId(i as u16),
+        name: format!("t{i}"),
+        plugins: vec![(load(&host, &format!("p{i}"), &fence_that(body, data)).unwrap(), Mode::Enforce)],
+    };
+    let tenants = bodies.iter().enumerate().map(tenant).collect();
+    host.swap(host.bind(tenants, Default::default(), Arc::default()).unwrap());
+    let asked = |tenant| {
+        let question = sluice_base::policy::Question { tenant, ..question(Hook::Allocate, 0) };
+        ask(&host, question)
+    };
+    let all = [0, 1, 2].map(sluice_base::TenantId);
+    assert_eq!(all.map(asked), [Verdict::Allow(Grant::default()); 3]);
+    let (mut changed, mut failed) = (Vec::new(), Vec::new());
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while changed.len() < 2 && std::time::Instant::now() < end {
+        let renewed = host.renew();
+        changed.extend(renewed.changed);
+        failed.extend(renewed.failed.into_iter().map(|error| error.to_string()));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    changed.sort_unstable();
+    assert_eq!(changed, all[..2], "{failed:?}");
+    assert!(
+        !failed.is_empty() && failed.iter().all(|error| error.starts_with("plugin p0 for tenant t0")),
+        "{failed:?}"
+    );
+    let no = Verdict::Deny(Denial::Forbidden);
+    assert_eq!(all.map(asked), [no, no, Verdict::Allow(Grant::default())]);
+}
+
+#[test]
+fn plans_that_were_asked_for_again_give_way_to_a_newer_table() {
+    let host = host(EngineChoice::Auto);
+    // For no time at all: it is to be renewed at once.
+    let brief = r#"(data (i32.const 3420) "\01")"#;
+    let plugin = load(&host, "p", &fence_that("(i32.const 3328)", brief)).unwrap();
+    bind(&host, &[(plugin, Mode::Enforce)]);
+    let newer = host.clone();
+    let closed = load(&host, "q", &fence(NO_CLIENTS)).unwrap();
+    let swapping = std::thread::spawn(move || bind(&newer, &[(closed, Mode::Enforce)]));
+    while !swapping.is_finished() {
+        host.renew();
+    }
+    swapping.join().unwrap();
+    host.renew();
+    assert_eq!(host.table().plugins()[0].name(), "q");
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Deny(Denial::Forbidden));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sluice_admin::{Caller, Command, Control, Reply, api};
 use sluice_base::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_COMMANDS_MAX, LISTED_ALLOCATIONS_MAX};
 use sluice_base::message::{AllocationPage, AllocationView};
-use sluice_base::{Family, Pii};
+use sluice_base::{Family, Pii, TenantId};
 use sluice_config::{Config, ControlSocket};
 use sluice_metrics::Metrics;
 use sluice_net::os;
@@ -29,7 +29,8 @@ use crate::reload::{self, Candidate, Reloader};
 use crate::service::{Service, Standing};
 use crate::wellbeing::Wellbeing;
 
-/// How often the database of places is looked at: whether its file is another one costs a system call.
+/// How often the database of places and the plans of policies are looked at: whether a file is another one costs a
+/// system call.
 const PLACES_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The file in the runtime directory.
@@ -75,6 +76,8 @@ pub(crate) struct Life {
     pub(crate) service: Service,
     /// What a reload has come to, once the workers have confirmed.
     pub(crate) reloaded: Reloaded,
+    /// The policies are being looked at.
+    pub(crate) looking: bool,
 }
 
 /// Outcomes of reloads on their way back, each with its reload's number.
@@ -121,6 +124,8 @@ enum Event {
     Look,
     Beat,
     Places,
+    /// The policies were looked at: for these tenants something else decides now.
+    Looked(Vec<TenantId>),
     Read(Box<Read>),
     Reloaded(u64, api::Outcome),
 }
@@ -203,14 +208,27 @@ impl Life {
                 let standing = self.standing();
                 self.service.beat(&standing);
             }
-            Event::Places => {
-                let tenants = self.policies.look();
+            Event::Places => self.look_at_policies(),
+            Event::Looked(tenants) => {
+                self.looking = false;
                 self.reloader.review(tenants);
             }
             Event::Read(read) => self.read(*read),
             Event::Reloaded(number, outcome) => self.reloaded(number, outcome),
         }
         false
+    }
+
+    /// Has the policies looked at, on a thread of its own: files are read for it and guests run.
+    fn look_at_policies(&mut self) {
+        if std::mem::replace(&mut self.looking, true) {
+            return;
+        }
+        let (policies, looked) = (self.policies.clone(), self.reloaded.sender.clone());
+        tokio::spawn(async move {
+            let tenants = tokio::task::spawn_blocking(move || policies.look()).await;
+            let _ = looked.send(Event::Looked(tenants.unwrap_or_default()));
+        });
     }
 
     /// The first SIGTERM drains, or goes on with a drain that an administrator began; the second one is the end.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rand_core::{OsRng, TryRngCore};
 use sluice_admin::api;
@@ -34,6 +34,8 @@ pub(crate) struct Policies {
     host: OnceLock<Host>,
     ledger: Arc<Ledger>,
     running: Mutex<Running>,
+    /// Realms by tenant: apart from the rest, since workers read them.
+    realms: RwLock<Arc<[String]>>,
 }
 
 /// What is in force.
@@ -44,8 +46,6 @@ struct Running {
     loaded: Vec<(String, Arc<Plugin>)>,
     /// Of everything that decides: two that are alike decide alike.
     fingerprint: String,
-    /// Realms by tenant.
-    realms: Vec<String>,
     /// A fault of the database of places was told already.
     told: bool,
 }
@@ -54,12 +54,13 @@ struct Running {
 pub(crate) struct Prepared {
     table: Table,
     running: Running,
+    realms: Arc<[String]>,
 }
 
 impl Policies {
     /// Those of a configuration, in force.
     pub(crate) fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Arc<Self>, Failure> {
-        let policies = Policies { host: OnceLock::new(), ledger, running: Mutex::default() };
+        let policies = Policies { host: OnceLock::new(), ledger, running: Mutex::default(), realms: RwLock::default() };
         let prepared = policies.prepare(config)?;
         policies.apply(prepared);
         Ok(Arc::new(policies))
@@ -79,12 +80,14 @@ impl Policies {
         let places = places.map_err(|error| format!("geo.database: {error}"))?;
         let realms = realms(config);
         if config.plugins.is_empty() && self.host().is_none() {
-            let running = Running { places, realms, ..Running::default() };
-            return Ok(Prepared { table: Table::default(), running });
+            let running = Running { places, ..Running::default() };
+            return Ok(Prepared { table: Table::default(), running, realms });
         }
         let host = self.host_for(config)?;
         let sets = Arc::new(sets(config));
-        let mut fingerprint = format!("{:?}\n{:?}\n", config.geo, node(config));
+        // A database that was replaced meanwhile says other things of the same addresses.
+        let database = places.as_ref().map(Places::stamp);
+        let mut fingerprint = format!("{:?}\n{database:?}\n{:?}\n", config.geo, node(config));
         let mut loads = Loads { host, before: self.running().loaded.clone(), loaded: Vec::new(), sets: &sets };
         let tenants = loads.tenants(config)?;
         let loaded = loads.loaded;
@@ -95,7 +98,7 @@ impl Policies {
             let _ = writeln!(fingerprint, "{} {:?}", tenant.name, bindings(tenant, &loaded));
         }
         let table = host.bind(tenants, node(config), sets).map_err(|error| error.to_string())?;
-        Ok(Prepared { table, running: Running { places, loaded, fingerprint, realms, told: false } })
+        Ok(Prepared { table, running: Running { places, loaded, fingerprint, told: false }, realms })
     }
 
     /// What a reload would change beside the keys of the configuration: files with another content.
@@ -115,14 +118,17 @@ impl Policies {
 
     /// Puts prepared policies in force; the tenants for whom something else decides now.
     pub(crate) fn apply(&self, prepared: Prepared) -> Vec<TenantId> {
-        let Prepared { table, running: new } = prepared;
+        let Prepared { table, running: new, realms } = prepared;
+        *self.realms.write().unwrap_or_else(PoisonError::into_inner) = realms;
         let mut running = self.running();
-        let changed = running.fingerprint != new.fingerprint;
-        *running = new;
+        // It lives until the table in force is another one, so that no worker is the last to have its plugins.
+        let before = std::mem::replace(&mut *running, new);
         let Some(host) = self.host() else {
             return Vec::new();
         };
         host.set_places(running.places.as_ref().map(Places::database));
+        let changed = before.fingerprint != running.fingerprint;
+        drop(running);
         let mut tenants: Vec<TenantId> = host.table().tenants().chain(table.tenants()).collect();
         tenants.sort_unstable();
         tenants.dedup();
@@ -135,32 +141,57 @@ impl Policies {
         if changed { tenants } else { Vec::new() }
     }
 
-    /// Looks whether the database of places or a plan has become another; the tenants for whom that may matter.
+    /// Looks whether the database of places or a plan has become another; the tenants for whom that may matter. It
+    /// reads files and runs guests: not for a thread that others wait for.
     pub(crate) fn look(&self) -> Vec<TenantId> {
         let Some(host) = self.host() else {
             return Vec::new();
         };
-        let mut tenants = match host.renew() {
-            Ok(tenants) => tenants,
-            Err(error) => {
-                tracing::warn!("a plan cannot be had again, and its tenant is served until its end: {error}");
-                Vec::new()
-            }
+        let mut tenants = Vec::new();
+        if self.look_at_places(host) {
+            tracing::info!("the database of places is another one");
+            tenants.extend(host.table().tenants());
+        }
+        let renewed = host.renew();
+        for error in &renewed.failed {
+            tracing::warn!("a plan cannot be had again, and its tenant is served until its end: {error}");
+        }
+        tenants.extend(renewed.changed);
+        tenants.sort_unstable();
+        tenants.dedup();
+        tenants
+    }
+
+    /// Reads the database of places again if its file has changed; whether another one is in force now. Nobody waits
+    /// for the disk meanwhile.
+    fn look_at_places(&self, host: &Host) -> bool {
+        let Some(mut places) = self.running().places.clone() else {
+            return false;
         };
+        let before = places.stamp();
+        let looked = places.look();
         let mut running = self.running();
-        match running.places.as_mut().map(Places::look) {
-            Some(Ok(true)) => {
+        // A reload has brought another source meanwhile: what it read is newer.
+        if running.places.as_ref().map(Places::stamp) != Some(before) {
+            return false;
+        }
+        running.places = Some(places);
+        match looked {
+            Ok(false) => false,
+            Ok(true) => {
                 running.told = false;
                 host.set_places(running.places.as_ref().map(Places::database));
-                tracing::info!("the database of places is another one");
-                tenants.extend(host.table().tenants());
+                true
             }
-            Some(Err(error)) if !std::mem::replace(&mut running.told, true) => {
-                tracing::warn!("the former database of places goes on: {error}");
+            Err(error) => {
+                let is_new = !std::mem::replace(&mut running.told, true);
+                drop(running);
+                if is_new {
+                    tracing::warn!("the former database of places goes on: {error}");
+                }
+                false
             }
-            _ => {}
         }
-        tenants
     }
 
     /// What is said at the start.
@@ -211,7 +242,7 @@ impl Policies {
             // The one in question is among them, whether it lives or is asked for.
             subject_allocations: of_user.saturating_sub(1),
             tenant_allocations: of_tenant.saturating_sub(1),
-            realm: self.running().realms.get(usize::from(question.tenant.0)).cloned().unwrap_or_default(),
+            realm: self.realms().get(usize::from(question.tenant.0)).cloned().unwrap_or_default(),
         }
     }
 
@@ -223,6 +254,10 @@ impl Policies {
         let (engine, reason) = host.engine();
         tracing::info!(reason, "plugins run on {}", engine.name());
         Ok(self.host.get_or_init(|| host))
+    }
+
+    fn realms(&self) -> Arc<[String]> {
+        self.realms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -407,10 +442,91 @@ fn bindings<'l>(tenant: &Tenant, loaded: &'l [(String, Arc<Plugin>)]) -> Vec<(&'
 }
 
 /// The realm of each tenant: of the first listener that is its own, else of the first.
-fn realms(config: &Config) -> Vec<String> {
+fn realms(config: &Config) -> Arc<[String]> {
     let realm = |id: usize| {
         let own = config.listen.iter().find(|listen| usize::from(listen.tenant.0) == id);
         own.or(config.listen.first()).map_or_else(String::new, |listen| listen.realm.clone())
     };
     (0..config.tenants.len()).map(realm).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use sluice_base::policy::{Endpoint, Hook as Asked};
+    use sluice_base::{AddressClass, Pii, QuestionId, SessionId};
+    use sluice_geo::Place;
+    use sluice_geo::write::Writer;
+    use sluice_record::testing::Folder;
+
+    use super::*;
+
+    fn write(database: &Path, country: &str) {
+        let mut writer = Writer::new(1);
+        let place = Place { country: Some(country.to_owned()), ..Place::default() };
+        writer.insert("10.0.0.0".parse().unwrap(), 8, &place);
+        let new = database.with_extension("new");
+        std::fs::write(&new, writer.bytes()).unwrap();
+        std::fs::rename(new, database).unwrap();
+    }
+
+    /// Policies without a plugin, but with a host and a database of places.
+    fn policies(folder: &Folder) -> (Arc<Policies>, Config) {
+        let mut config = Config::default();
+        config.geo.database = Some(folder.join("places.mmdb"));
+        config.policy.engine = Engine::Pulley;
+        write(&folder.join("places.mmdb"), "DE");
+        let policies = Policies::start(&config, crate::wiring::ledger(&config)).unwrap();
+        policies.host_for(&config).unwrap();
+        (policies, config)
+    }
+
+    fn question() -> Question {
+        let address = Pii::new("192.0.2.7:4000".parse().unwrap());
+        Question {
+            id: QuestionId(7),
+            hook: Asked::Allocate,
+            tenant: TenantId(0),
+            user: Pii::new(b"alice"[..].into()),
+            client: Endpoint { address, class: AddressClass::Public, translated: false },
+            peers: Vec::new(),
+            session: SessionId([9; 16]),
+            allocation: None,
+            lifetime: None,
+        }
+    }
+
+    #[test]
+    fn a_database_that_was_replaced_before_a_reload_changes_what_decides() {
+        let folder = Folder::new("policies");
+        let (policies, config) = policies(&folder);
+        let decides = || policies.prepare(&config).unwrap().running.fingerprint;
+        let before = decides();
+        assert_eq!(decides(), before);
+        write(&folder.join("places.mmdb"), "FR");
+        assert_ne!(decides(), before);
+    }
+
+    #[test]
+    fn no_question_waits_while_a_disk_is_read() {
+        let folder = Folder::new("policies");
+        let (policies, _) = policies(&folder);
+        let pipe = folder.join("places.mmdb");
+        std::fs::remove_file(&pipe).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let looking = policies.clone();
+        let look = std::thread::spawn(move || looking.look());
+        // Only a reader that waits lets it be opened for writing, and reads until it is closed.
+        let held = File::options().write(true).open(&pipe).unwrap();
+        let (tell, told) = mpsc::channel();
+        let ask = std::thread::spawn(move || tell.send(policies.standing(&question())));
+        let standing = told.recv_timeout(Duration::from_secs(10));
+        drop(held);
+        assert_eq!(standing.unwrap().subject_allocations, 0);
+        assert_eq!(look.join().unwrap(), [], "it is no database");
+        ask.join().unwrap().unwrap();
+    }
 }

@@ -128,6 +128,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             last_reload: None,
             service: Service::new(),
             reloaded: Reloaded::new(),
+            looking: false,
         };
         let mut told = records.as_ref().map(Records::told).unwrap_or_default();
         told.extend(policies.told());
