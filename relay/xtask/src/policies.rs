@@ -51,30 +51,71 @@ const PEERS_ELSEWHERE: &str = "{ only = [\"US\"] }, unknown_peers = \"refuse\"";
 /// Reloads while packets flow and clients come.
 const RELOADS: usize = 12;
 
+/// Tests that a relay of its own has, one after the other.
+type Lane = fn(&Report, &Stage);
+
+/// What runs side by side: a client that is cut waits for its losses for many seconds.
+const LANES: &[(&str, Lane)] =
+    &[("policies", calls), ("policies-peers", peers), ("policies-hostile", misbehaviour), ("policies-loads", loads)];
+
 /// All of it; inside of the namespace.
 pub(crate) fn run(report: &Report, peer_port: u16, shown: &mut String) {
-    let mut stage = None;
+    let mut stages = Vec::new();
     report.test("policies: plugins load, their cases pass, and the start says who decides", || {
-        stage = Some(Stage::set(peer_port)?);
-        Ok(())
+        LANES.iter().try_for_each(|(name, lane)| Stage::set(name, peer_port).map(|stage| stages.push((stage, lane))))
     });
-    let Some(stage) = stage else { return };
+    if stages.len() < LANES.len() {
+        return;
+    }
+    let stages: Vec<Stage> = std::thread::scope(|scope| {
+        let run = |(stage, lane): (Stage, &Lane)| {
+            let lane = *lane;
+            scope.spawn(move || {
+                lane(report, &stage);
+                stage
+            })
+        };
+        let running: Vec<_> = stages.into_iter().map(run).collect();
+        running.into_iter().filter_map(|lane| lane.join().ok()).collect()
+    });
+    // Alone: it counts each packet of thousands.
+    report.test("policies: reloads and rollbacks under load lose no verdict and no packet", || {
+        reloads(stages.first().ok_or("there is no relay")?)
+    });
+    report.test("policies: the relays end in order", || stages.into_iter().try_for_each(|stage| stage.end(shown)));
+}
+
+/// Who is let in, who is kept out, and a call that is cut.
+fn calls(report: &Report, stage: &Stage) {
     report.test("policies: a client inside of the fence is served", || stage.served(INSIDE));
-    report.test("policies: a client outside is refused with 403, which the audit has", || outside(&stage));
+    report.test("policies: a client outside is refused with 403, which the audit has", || outside(stage));
     report.test("policies: a client of unknown place is refused with 403", || stage.refused(stage.port, NOWHERE, 403));
     report.test("policies: verdicts are counted by plugin and hook", || {
         stage.counted("sluice_policy_verdicts_total{plugin=\"fence\",hook=\"geofence\",verdict=\"deny\"}", 2)
     });
-    report.test("policies: a peer outside is refused with 403", || peer_outside(&stage));
-    report.test("policies: a changed fence cuts a call with its next packet", || cut(&stage));
-    report.test("policies: a changed fence cuts one peer of a call", || peer_cut(&stage));
-    report.test("policies: reloads and rollbacks under load lose no verdict and no packet", || reloads(&stage));
-    report.test("policies: a tenant has its own settings of a plugin", || own_settings(&stage));
-    report.test("policies: a component made of JavaScript decides", || javascript(&stage));
-    report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(&stage));
-    report.test("policies: what does not load changes nothing", || unloadable(&stage));
-    report.test("policies: as the unit runs it, interpreted, which the start says", || as_the_unit(&stage));
-    report.test("policies: the relay ends in order", || stage.end(shown));
+    report.test("policies: a changed fence cuts a call with its next packet", || cut(stage));
+    report.test("policies: a database that comes with a reload cuts a call", || moved(stage));
+}
+
+/// Peers, and what each tenant has for itself.
+fn peers(report: &Report, stage: &Stage) {
+    report.test("policies: a peer outside is refused with 403", || peer_outside(stage));
+    report.test("policies: a changed fence cuts one peer of a call", || peer_cut(stage));
+    report.test("policies: the tests of clients and peers outside fail where the fence is switched off", || {
+        switched_off(stage)
+    });
+    report.test("policies: a tenant has its own settings of a plugin", || own_settings(stage));
+}
+
+fn misbehaviour(report: &Report, stage: &Stage) {
+    report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(stage));
+}
+
+/// What loads, and what does not.
+fn loads(report: &Report, stage: &Stage) {
+    report.test("policies: a component made of JavaScript decides", || javascript(stage));
+    report.test("policies: what does not load changes nothing", || unloadable(stage));
+    report.test("policies: as the unit runs it, interpreted, which the start says", || as_the_unit(stage));
 }
 
 /// A client of `turnutils_uclient` that goes on beside the test.
@@ -83,8 +124,13 @@ struct Beside(Child);
 impl Beside {
     /// Starts one with so many packets, one each 20 ms.
     fn start(stage: &Stage, packets: &str) -> Result<Self, String> {
+        Beside::from(stage, INSIDE, packets)
+    }
+
+    /// The same from somewhere else.
+    fn from(stage: &Stage, client: u16, packets: &str) -> Result<Self, String> {
         let mut command = Command::new("turnutils_uclient");
-        stage.arguments(&mut command, stage.port, INSIDE, packets);
+        stage.arguments(&mut command, stage.port, client, packets);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         child.map(Beside).map_err(|e| format!("turnutils_uclient: {e}"))
     }
@@ -93,6 +139,11 @@ impl Beside {
     fn said(self) -> Result<String, String> {
         let output = self.0.wait_with_output().map_err(|e| e.to_string())?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Ends it, whatever it waits for.
+    fn stop(mut self) -> Result<(), String> {
+        self.0.kill().and_then(|()| self.0.wait()).map(drop).map_err(|e| e.to_string())
     }
 
     fn lost_nothing(self) -> Result<(), String> {
@@ -106,6 +157,19 @@ fn outside(stage: &Stage) -> Result<(), String> {
     stage.audited("a refusal", |entry| {
         entry["kind"] == "denied" && entry["body"]["method"] == "allocate" && entry["body"]["code"] == 403
     })
+}
+
+/// The enforcement of the fence is switched off: both tests of it see that.
+fn switched_off(stage: &Stage) -> Result<(), String> {
+    stage.reload(&Fence { peers: PEERS_ELSEWHERE, dry_run: true, ..Fence::default() }, None)?;
+    let client = Beside::from(stage, OUTSIDE, "20")?;
+    let peer = stage.refused(stage.port, INSIDE, 403);
+    let client = client.said()?;
+    stage.reload(&Fence::default(), None)?;
+    match (client.contains("error 403 "), peer) {
+        (false, Err(_)) => Ok(()),
+        (_, peer) => Err(format!("of the peer {peer:?}, of the client\n{}", shell::tail(&client, 10))),
+    }
 }
 
 fn peer_outside(stage: &Stage) -> Result<(), String> {
@@ -155,6 +219,20 @@ fn cut(stage: &Stage) -> Result<(), String> {
     stage.audited("the cut", |entry| entry["kind"] == "disconnect" && entry["body"]["reason"] == "policy")
 }
 
+/// The client is somewhere else by a database that is replaced just before a reload of other things.
+fn moved(stage: &Stage) -> Result<(), String> {
+    let client = Beside::start(stage, "1000")?;
+    wait_for("packets of the call", || Ok((relayed(stage, "packets_to_client")? > 10).then_some(())))?;
+    stage.move_clients("FR")?;
+    stage.reload(&Fence { is_next: true, ..Fence::default() }, None)?;
+    let ended =
+        wait_for("the end of the call", || Ok((stage.folder.json(&["status"])?["allocations"] == 0).then_some(())));
+    client.stop()?;
+    stage.move_clients("DE")?;
+    stage.reload(&Fence::default(), None)?;
+    ended
+}
+
 /// The same where the peer's place is no longer allowed: the allocation stays.
 fn peer_cut(stage: &Stage) -> Result<(), String> {
     let client = Beside::start(stage, "150")?;
@@ -176,7 +254,7 @@ fn peer_cut(stage: &Stage) -> Result<(), String> {
     }
 }
 
-/// Another plugin and back, again and again, while calls go on and clients come.
+/// Another version of a plugin and back, again and again, while calls go on and clients come.
 fn reloads(stage: &Stage) -> Result<(), String> {
     let open = "sluice_policy_questions_timed_out_total";
     // Those of former tests.
@@ -188,7 +266,7 @@ fn reloads(stage: &Stage) -> Result<(), String> {
     let load = Load::upon(&stage.folder, stage.port, "8")?;
     let mut come = Vec::new();
     for i in 0..RELOADS {
-        let fence = if i % 2 == 0 { Fence { country: "DE\", \"AT", ..Fence::default() } } else { Fence::default() };
+        let fence = Fence { is_next: i % 2 == 0, ..Fence::default() };
         // Beside the fence one that is asked: its questions are under way while it is replaced.
         stage.reload(&Fence { hours: true, ..fence }, None)?;
         if i % 4 == 0 {

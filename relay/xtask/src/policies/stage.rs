@@ -21,12 +21,11 @@ pub(super) const INSIDE: u16 = 5;
 pub(super) const OUTSIDE: u16 = 40;
 pub(super) const NOWHERE: u16 = 70;
 
-const LOG: &str = "policies.log";
-
 /// The relay, which keeps records.
 pub(super) struct Stage {
     pub(super) folder: Folder,
     server: Server,
+    log: String,
     pub(super) port: u16,
     pub(super) other_port: u16,
     peer_port: u16,
@@ -44,11 +43,16 @@ pub(super) struct Fence<'a> {
     pub(super) hours: bool,
     /// The other tenant's own fence, by its settings of the same plugin: a country.
     pub(super) other_country: Option<&'a str>,
+    /// It does not hold.
+    pub(super) dry_run: bool,
+    /// It is of the next version: another component that does the same.
+    pub(super) is_next: bool,
 }
 
 impl Default for Fence<'_> {
     fn default() -> Self {
-        Fence { country: "DE", peers: "\"any\"", hours: false, other_country: None }
+        let (peers, other_country) = ("\"any\"", None);
+        Fence { country: "DE", peers, hours: false, other_country, dry_run: false, is_next: false }
     }
 }
 
@@ -56,25 +60,31 @@ impl Default for Fence<'_> {
 pub(super) type Other<'a> = Option<(&'a str, &'a str)>;
 
 impl Stage {
-    pub(super) fn set(peer_port: u16) -> Result<Self, String> {
-        let folder = Folder::new("policies")?;
+    /// Starts a relay of this name.
+    pub(super) fn set(name: &str, peer_port: u16) -> Result<Self, String> {
+        let (folder, log) = (Folder::new(name)?, format!("{name}.log"));
         let [port, other_port, metrics_port] = [(); 3].map(|()| server::free_udp_port(netns::RELAY_V4));
         let (port, other_port) = (port?, other_port?);
         let metrics = clients::address(netns::RELAY_V4, metrics_port?)?;
-        let database = folder.0.join("places.mmdb");
-        std::fs::write(&database, places()?).map_err(|e| format!("{}: {e}", database.display()))?;
+        write_database(&folder, "DE")?;
+        write_next_version(&folder)?;
         folder.write(&configuration(&folder, [port, other_port], metrics, &Fence::default(), None))?;
-        let server = folder.start(LOG, port, None)?;
+        let server = folder.start(&log, port, None)?;
         let said = server.output();
         match said.contains("fence 0.1.0 decides geofence for main") {
-            true => Ok(Stage { folder, server, port, other_port, peer_port, metrics }),
+            true => Ok(Stage { folder, server, log, port, other_port, peer_port, metrics }),
             false => Err(format!("the start does not say who decides:\n{}", shell::tail(&said, 20))),
         }
     }
 
     /// Where its clients are.
     pub(super) fn database(&self) -> PathBuf {
-        self.folder.0.join("places.mmdb")
+        database(&self.folder)
+    }
+
+    /// Has the clients that are [`INSIDE`] be in another country.
+    pub(super) fn move_clients(&self, country: &str) -> Result<(), String> {
+        write_database(&self.folder, country)
     }
 
     /// Has other policies come into force.
@@ -165,9 +175,9 @@ impl Stage {
 
     /// Ends it; what it has said and written is added to what is shown.
     pub(super) fn end(self, shown: &mut String) -> Result<(), String> {
-        let Stage { folder, server, .. } = self;
+        let Stage { folder, server, log, .. } = self;
         let ended = server.stop();
-        for file in [sink(&folder), netns::folder()?.join(LOG)] {
+        for file in [sink(&folder), netns::folder()?.join(log)] {
             let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
             personal::none_in(&text)?;
             shown.push_str(&text);
@@ -181,15 +191,36 @@ fn sink(folder: &Folder) -> PathBuf {
     folder.0.join("records.jsonl")
 }
 
+fn database(folder: &Folder) -> PathBuf {
+    folder.0.join("places.mmdb")
+}
+
+/// Puts a database in its place, in one step.
+fn write_database(folder: &Folder, inside: &str) -> Result<(), String> {
+    let (database, new) = (database(folder), folder.0.join("places.new"));
+    let failed = |e| format!("{}: {e}", database.display());
+    std::fs::write(&new, places(inside)?).map_err(failed)?;
+    std::fs::rename(&new, &database).map_err(failed)
+}
+
+/// The fence's component with one more section that says nothing: another digest, and the same code.
+fn write_next_version(folder: &Folder) -> Result<(), String> {
+    const SECTION: &[u8] = b"\0\x05\x04next";
+    let file = shell::target().join("plugins/geofence.wasm");
+    let mut bytes = std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    bytes.extend(SECTION);
+    std::fs::write(folder.0.join("geofence.wasm"), bytes).map_err(|e| e.to_string())
+}
+
 /// Where the clients of the namespace are: see [`INSIDE`].
-fn places() -> Result<Vec<u8>, String> {
+fn places(inside: &str) -> Result<Vec<u8>, String> {
     let mut writer = Writer::new(std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_secs());
     let mut at = |address: &str, bits, country: &str| {
         let address: IpAddr = address.parse().map_err(|e| format!("{address}: {e}"))?;
         writer.insert(address, bits, &Place { country: Some(country.to_owned()), ..Place::default() });
         Ok::<_, String>(())
     };
-    at("127.66.1.0", 27, "DE")?;
+    at("127.66.1.0", 27, inside)?;
     at("127.66.1.32", 27, "US")?;
     // The load's clients, peers, and whoever binds no address.
     at("127.66.0.0", 26, "DE")?;
@@ -244,10 +275,15 @@ fn configuration(
             folder.keys().display(),
             sink(folder).display()
         ),
-        plugin(&components, "fence", "geofence", &settings(fence.country, fence.peers)),
+        plugin(
+            if fence.is_next { &folder.0 } else { &components },
+            "fence",
+            "geofence",
+            &settings(fence.country, fence.peers),
+        ),
         with_hours.0,
         others.clone().unwrap_or_default(),
-        tenant("main", &(bound("fence") + &with_hours.1)),
+        tenant("main", &(bound("fence") + if fence.dry_run { "mode = \"dry-run\"\n" } else { "" } + &with_hours.1)),
         tenant("other", &(others.map_or_else(String::new, |_| bound("other")) + &own_fence)),
     ]
     .concat()
