@@ -219,11 +219,16 @@ impl Policies {
         };
         let (kind, why) = host.engine();
         let table = host.table();
-        let plugin = |plugin: &Arc<Plugin>| api::Plugin {
+        let hooks = |plugin: &Plugin, asked: bool| {
+            let some = plugin.hooks().iter().filter(|hook| hook.is_asked() == asked);
+            some.map(|hook| hook.name().to_owned()).collect()
+        };
+        let plugin = |(_, plugin): &(String, Arc<Plugin>)| api::Plugin {
             name: plugin.name().to_owned(),
             version: plugin.version().to_owned(),
             digest: plugin.digest().to_owned(),
-            hooks: plugin.hooks().iter().map(|hook| hook.name().to_owned()).collect(),
+            hooks: hooks(plugin, true),
+            not_asked: hooks(plugin, false),
             grants: plugin.grants().iter().map(|grant| grant.name().to_owned()).collect(),
             tenants: table
                 .bindings()
@@ -231,7 +236,7 @@ impl Policies {
                 .map(|(tenant, _, mode)| api::Binding { tenant: tenant.to_owned(), dry_run: mode == Mode::DryRun })
                 .collect(),
         };
-        let plugins = table.plugins().iter().map(plugin).collect();
+        let plugins = self.running().loaded.iter().map(plugin).collect();
         api::Plugins { engine: format!("{}: {why}", kind.name()), plugins }
     }
 
@@ -278,7 +283,8 @@ struct Loads<'p> {
 struct Files<'c> {
     plugin: &'c sluice_config::Plugin,
     bytes: Vec<u8>,
-    digest: String,
+    /// Of the component and of its cases.
+    digests: [String; 2],
     cases: Vec<Case>,
 }
 
@@ -334,9 +340,9 @@ impl Loads<'_> {
 
     /// A plugin with these settings and grants, or the one that is loaded already and is the same in everything.
     fn load(&mut self, files: &Files<'_>, settings: &str, grants: &[PluginGrant]) -> Result<Arc<Plugin>, Failure> {
-        let Files { plugin, bytes, digest, cases } = files;
+        let Files { plugin, bytes, digests, cases } = files;
         let (name, pinned, sets) = (&plugin.name, &plugin.digest, self.sets);
-        let key = format!("{name} {digest} {pinned:?} {grants:?} {settings} {sets:?} {}", cases.len());
+        let key = format!("{name} {digests:?} {pinned:?} {grants:?} {settings} {sets:?}");
         if let Some((_, loaded)) = self.loaded.iter().find(|(known, _)| *known == key) {
             return Ok(loaded.clone());
         }
@@ -363,7 +369,8 @@ impl Loads<'_> {
 impl<'c> Files<'c> {
     fn read(plugin: &'c sluice_config::Plugin) -> Result<Self, Failure> {
         let (bytes, cases) = (read(&plugin.file)?, cases_beside(&plugin.file)?);
-        Ok(Files { plugin, digest: digest(&bytes), bytes, cases })
+        let digests = [digest(&bytes), digest(format!("{cases:?}").as_bytes())];
+        Ok(Files { plugin, digests, bytes, cases })
     }
 }
 

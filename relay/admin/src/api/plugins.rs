@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// `GET /v1/plugins`.
 pub const PLUGINS: &str = "/v1/plugins";
 
-/// The plugins that decide.
+/// The plugins that are loaded.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Plugins {
     /// What runs them, and why; empty without any.
@@ -23,11 +23,13 @@ pub struct Plugin {
     pub version: String,
     /// Of its component: `sha256:` and hexadecimal digits.
     pub digest: String,
-    /// What it decides.
+    /// What it is asked.
     pub hooks: Vec<String>,
+    /// What it would decide, and nothing in this version asks.
+    pub not_asked: Vec<String>,
     /// What it was granted.
     pub grants: Vec<String>,
-    /// For whom.
+    /// For whom; nobody, where it is only loaded.
     pub tenants: Vec<Binding>,
 }
 

@@ -16,6 +16,9 @@ use crate::banner;
 use crate::cli::Failure;
 use crate::policies::{cases_beside, host_options, read};
 
+/// Characters of an answer that are shown to a person.
+const ANSWER_CHARS: usize = 200;
+
 /// `sluice plugin check`.
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
@@ -142,7 +145,8 @@ struct Ran {
     passed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    answer: Value,
+    /// None where it failed.
+    answer: Option<Value>,
     microseconds: u64,
     memory_bytes: usize,
     /// What it executed: the same on every machine. Not there where the call failed.
@@ -178,7 +182,7 @@ fn run(host: &Host, plugin: &Plugin, case: &Case) -> Ran {
     let ran = host.answer_case(plugin, case, &sets);
     let compared = ran.as_ref().map_err(Clone::clone).and_then(|ran| case.compare(ran));
     let (answer, took, memory_bytes) = match ran {
-        Ok(ran) => (ran.answer.unwrap_or(Value::Null), ran.took, ran.memory_bytes),
+        Ok(ran) => (ran.answer.ok(), ran.took, ran.memory_bytes),
         Err(_) => Default::default(),
     };
     Ran {
@@ -206,12 +210,21 @@ fn tested_text(tested: &Tested) -> String {
         let fuel = ran.fuel.map_or_else(String::new, |fuel| format!(", {fuel} of fuel"));
         let Ran { case, hook, microseconds, .. } = ran;
         let _ = writeln!(text, "{mark} {case} ({hook}, {microseconds} us, {memory} KiB{fuel}) {about}");
+        let _ = writeln!(text, "     {}", verdict(ran));
         if let Some(error) = &ran.error {
             let _ = writeln!(text, "     {error}");
         }
     }
     let _ = writeln!(text, "{} passed, {} failed", tested.passed, tested.failed);
     text
+}
+
+/// The answer on one line: what it says first, and not all of a long one.
+fn verdict(ran: &Ran) -> String {
+    let Some(answer) = &ran.answer else { return "no answer".to_owned() };
+    let text = answer.to_string();
+    let cut: String = text.chars().take(ANSWER_CHARS).collect();
+    if cut.len() < text.len() { format!("{cut}... (all of it: --json)") } else { cut }
 }
 
 fn show<T: Serialize>(form: &Form, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), Failure> {
@@ -225,17 +238,24 @@ fn show<T: Serialize>(form: &Form, value: &T, words: impl FnOnce(&T) -> String) 
 
 fn list_text(plugins: &api::Plugins) -> String {
     if plugins.plugins.is_empty() {
-        return "no plugin decides for anybody\n".to_owned();
+        return "no plugin is loaded\n".to_owned();
     }
     let mut text = format!("engine: {}\n", plugins.engine);
+    let listed = |items: &[String]| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
     for plugin in &plugins.plugins {
         let _ = writeln!(text, "{} {} {}", plugin.name, plugin.version, plugin.digest);
-        let _ = writeln!(text, "  decides  {}", plugin.hooks.join(", "));
-        let grants = if plugin.grants.is_empty() { "nothing".to_owned() } else { plugin.grants.join(", ") };
-        let _ = writeln!(text, "  granted  {grants}");
+        let _ = writeln!(text, "  decides  {}", listed(&plugin.hooks));
+        if !plugin.not_asked.is_empty() {
+            let _ = writeln!(text, "  not yet  {} (nothing in this version asks for it)", listed(&plugin.not_asked));
+        }
+        let _ = writeln!(text, "  granted  {}", listed(&plugin.grants));
         for binding in &plugin.tenants {
             let mode = if binding.dry_run { " (dry run)" } else { "" };
             let _ = writeln!(text, "  for      {}{mode}", binding.tenant);
+        }
+        if plugin.tenants.is_empty() {
+            let _ =
+                writeln!(text, "  for      nobody: `sluice plugin enable {} --tenant TENANT` binds it", plugin.name);
         }
     }
     text
