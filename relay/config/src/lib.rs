@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod edit;
 mod error;
 #[cfg(test)]
 mod example;
@@ -26,10 +27,11 @@ use sluice_base::message::Alternates;
 use sluice_base::{AddressClass, Pii, Secret, TenantId, limits};
 
 pub use change::Change;
+pub use edit::{Draft, EditError, PluginChange, PluginEntry};
 pub use error::{ConfigError, Problem};
 pub use policy::{CountrySet, Engine, Geo, Plugin, PluginGrant, Policy, TenantPolicy};
 pub use privacy::{Admission, Directory, Keys, Privacy, Retention, Sink, Spool, TenantPrivacy};
-pub use source::{ReadError, SecretFile, Sources, System};
+pub use source::{ReadError, SecretFile, Sources, System, Unread, config_text};
 
 /// A whole configuration, validated.
 #[derive(Clone, Debug)]

@@ -67,6 +67,29 @@ impl Sources for System {
     }
 }
 
+/// Every secret is there, and none is read: to whom a configuration is of interest for something else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unread;
+
+impl Sources for Unread {
+    fn secret_file(&self, path: &Path) -> Result<SecretFile, ReadError> {
+        // Two are not the same, as two files are not.
+        Ok(SecretFile { bytes: path.display().to_string().escape_debug().to_string().into_bytes(), mode: 0o600 })
+    }
+
+    fn credentials_directory(&self) -> Option<PathBuf> {
+        Some(PathBuf::from("credentials"))
+    }
+}
+
+/// The text of a configuration file, as long as one may be.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn config_text(path: &Path) -> Result<String, ReadError> {
+    config_file(path).map(|(text, _)| text)
+}
+
 /// The text and the permission bits of a configuration file.
 pub(crate) fn config_file(path: &Path) -> Result<(String, u32), ReadError> {
     let (bytes, mode) = read(path, limits::CONFIG_BYTES_MAX)?;

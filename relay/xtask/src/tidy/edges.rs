@@ -110,6 +110,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("stun", &["sluice"]),
     ("subtle", &["sluice-crypto"]),
     ("toml", &["sluice-config"]),
+    ("toml_edit", &["sluice-config"]),
     ("tokio", &["sluice-admin", "sluice-record", "sluice", "sluice-bench-webrtc-rs"]),
     ("tokio-uring", &["sluice-record"]),
     ("tracing-subscriber", &["sluice"]),
