@@ -481,6 +481,9 @@ pub const PLUGIN_CASES_MAX: usize = 1000;
 /// Bytes of one of them.
 pub const PLUGIN_CASE_BYTES_MAX: u64 = 256 << 10;
 
+/// Former components of one plugin that a rollback can put back: more are history.
+pub const PLUGIN_HISTORY_MAX: usize = 8;
+
 /// Messages that wait for a service manager: it takes them at once, and one that does not is not waited for.
 pub const NOTIFICATIONS_MAX: usize = 64;
 

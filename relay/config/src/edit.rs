@@ -22,7 +22,7 @@ pub enum EditError {
     /// It has none of that name.
     #[error("there is no {kind} {name:?}; there are: {known}")]
     Unknown {
-        /// `plugin` or `tenant`.
+        /// Of what kind.
         kind: &'static str,
         /// The name.
         name: String,
@@ -97,7 +97,7 @@ impl Draft {
             table.insert("name", name.into());
             tables.push(table);
         }
-        change.write(named(tables, "plugin", name)?)
+        change.write(named(tables, "name", "plugin", name)?)
     }
 
     /// Has a plugin's entry say what another said, and nothing else.
@@ -105,7 +105,7 @@ impl Draft {
     /// # Errors
     /// [`EditError::Inline`], [`EditError::Unknown`].
     pub fn restore_plugin(&mut self, name: &str, former: &PluginEntry) -> Result<(), EditError> {
-        let table = named(tables(self.0.as_table_mut(), "plugin", "plugin")?, "plugin", name)?;
+        let table = named(tables(self.0.as_table_mut(), "plugin", "plugin")?, "name", "plugin", name)?;
         let obsolete: Vec<String> = table.iter().map(|(key, _)| key.to_owned()).collect();
         for key in obsolete.iter().filter(|key| *key != "name" && !former.0.contains_key(key)) {
             table.remove(key);
@@ -121,9 +121,9 @@ impl Draft {
     /// # Errors
     /// [`EditError::Inline`], [`EditError::Unknown`].
     pub fn bind(&mut self, tenant: &str, plugin: &str, dry_run: bool) -> Result<bool, EditError> {
-        named(tables(self.0.as_table_mut(), "plugin", "plugin")?, "plugin", plugin)?;
+        named(tables(self.0.as_table_mut(), "plugin", "plugin")?, "name", "plugin", plugin)?;
         let before = self.text();
-        let tenant = named(tables(self.0.as_table_mut(), "tenant", "tenant")?, "tenant", tenant)?;
+        let tenant = named(tables(self.0.as_table_mut(), "tenant", "tenant")?, "name", "tenant", tenant)?;
         let policies = tables(tenant, "policy", "tenant.policy")?;
         if policies.iter().all(|policy| !is_named(policy, "plugin", plugin)) {
             let mut policy = Table::new();
@@ -138,12 +138,23 @@ impl Draft {
         Ok(self.text() != before)
     }
 
+    /// Has a plugin decide for a tenant by settings of its own, a JSON object.
+    ///
+    /// # Errors
+    /// [`EditError::Inline`], [`EditError::Unknown`], [`EditError::Settings`].
+    pub fn set_for(&mut self, tenant: &str, plugin: &str, settings: &Json) -> Result<(), EditError> {
+        let tenant = named(tables(self.0.as_table_mut(), "tenant", "tenant")?, "name", "tenant", tenant)?;
+        let policy = named(tables(tenant, "policy", "tenant.policy")?, "plugin", "plugin of this tenant", plugin)?;
+        put(policy, "settings", settings_of(settings)?);
+        Ok(())
+    }
+
     /// Has a plugin no longer decide for a tenant. Whether it did.
     ///
     /// # Errors
     /// [`EditError::Inline`], [`EditError::Unknown`].
     pub fn unbind(&mut self, tenant: &str, plugin: &str) -> Result<bool, EditError> {
-        let tenant = named(tables(self.0.as_table_mut(), "tenant", "tenant")?, "tenant", tenant)?;
+        let tenant = named(tables(self.0.as_table_mut(), "tenant", "tenant")?, "name", "tenant", tenant)?;
         let policies = tables(tenant, "policy", "tenant.policy")?;
         let before = policies.len();
         policies.retain(|policy| !is_named(policy, "plugin", plugin));
@@ -222,14 +233,20 @@ fn tables<'t>(parent: &'t mut Table, key: &str, path: &'static str) -> Result<&'
     item.as_array_of_tables_mut().ok_or(EditError::Inline(path))
 }
 
-fn named<'t>(tables: &'t mut ArrayOfTables, kind: &'static str, name: &str) -> Result<&'t mut Table, EditError> {
-    let names: Vec<String> = tables.iter().filter_map(|table| Some(table.get("name")?.as_str()?.to_owned())).collect();
+/// The table of which a key says a name.
+fn named<'t>(
+    tables: &'t mut ArrayOfTables,
+    key: &str,
+    kind: &'static str,
+    name: &str,
+) -> Result<&'t mut Table, EditError> {
+    let names: Vec<String> = tables.iter().filter_map(|table| Some(table.get(key)?.as_str()?.to_owned())).collect();
     let unknown = || EditError::Unknown {
         kind,
         name: name.to_owned(),
         known: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
     };
-    tables.iter_mut().find(|table| is_named(table, "name", name)).ok_or_else(unknown)
+    tables.iter_mut().find(|table| is_named(table, key, name)).ok_or_else(unknown)
 }
 
 fn is_named(table: &Table, key: &str, name: &str) -> bool {
@@ -397,6 +414,20 @@ database = ""
         assert_eq!(draft.plugin("fence").unwrap().digest(), Some("sha256:00"));
         let text = draft.text();
         assert!(text.contains("settings = { clients = \"any\" }\n") && !text.contains("kv"), "{text}");
+    }
+
+    #[test]
+    fn a_tenant_has_settings_of_its_own_beside_those_of_all() {
+        let mut draft = draft();
+        let settings = serde_json::json!({"clients": {"only": ["DE"]}});
+        draft.set_for("other", "fence", &settings).unwrap();
+        let added = "\n[tenant.policy.settings]\nclients = { only = [\"DE\"] }\n";
+        assert_eq!(draft.text().replacen(added, "", 1), FILE, "{}", draft.text());
+        assert!(draft.text().contains(&format!("mode = \"dry-run\" # for now\n{added}")));
+        let error = draft.set_for("main", "fence", &settings).unwrap_err().to_string();
+        assert_eq!(error, "there is no plugin of this tenant \"fence\"; there are: none");
+        draft.unbind("other", "fence").unwrap();
+        assert!(!draft.text().contains("DE"));
     }
 
     #[test]

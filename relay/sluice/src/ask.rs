@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_admin::api::{self, Allocation, Allocations, Draining, Reload, Status};
-use sluice_admin::{Method, call, call_with};
+use sluice_admin::{ClientError, Method, call, call_with};
 
 use crate::banner;
 use crate::cli::Failure;
@@ -27,15 +27,24 @@ pub(crate) struct AskArgs {
 }
 
 impl AskArgs {
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.socket.clone().or_else(life::runtime_socket).unwrap_or_else(|| PathBuf::from(USUAL_SOCKET))
     }
 
     /// Sends one request and waits for its answer.
     pub(crate) fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Failure> {
+        self.asked(method, path)?.map_err(|error| error.to_string())
+    }
+
+    /// The same, for whom it matters why there is no answer.
+    pub(crate) fn asked<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<Result<T, ClientError>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-        runtime.block_on(call(&self.socket(), method, path)).map_err(|error| error.to_string())
+        Ok(runtime.block_on(call(&self.socket(), method, path)))
     }
 
     /// Sends one request with a body, and waits for its answer.

@@ -2,6 +2,9 @@
 
 mod check;
 mod new;
+mod operate;
+mod site;
+mod store;
 
 use clap::Subcommand;
 
@@ -15,6 +18,17 @@ pub(crate) enum PluginCommand {
     New(new::NewArgs),
     /// Lists what decides for whom in the running relay.
     List(AskArgs),
+    /// Copies a component with its cases to where it stays, has it checked, and names it in the configuration; later
+    /// another version of it.
+    Install(operate::InstallArgs),
+    /// Has an installed plugin decide for a tenant.
+    Enable(operate::EnableArgs),
+    /// Has a plugin no longer decide for a tenant.
+    Disable(operate::DisableArgs),
+    /// Shows the settings of a plugin, or puts others in their place.
+    Settings(operate::SettingsArgs),
+    /// Puts back what was installed before, with its grants and settings of then.
+    Rollback(operate::RollbackArgs),
     /// Says what a component is: its hooks, what it would be told and granted, its digest.
     Check(check::CheckArgs),
     /// Runs recorded cases. The exit status is 0 only when every answer is the expected one.
@@ -26,6 +40,11 @@ pub(crate) fn run(command: &PluginCommand) -> Result<(), Failure> {
     match command {
         PluginCommand::New(args) => new::run(args),
         PluginCommand::List(ask) => check::list(ask),
+        PluginCommand::Install(args) => operate::install(args),
+        PluginCommand::Enable(args) => operate::enable(args),
+        PluginCommand::Disable(args) => operate::disable(args),
+        PluginCommand::Settings(args) => operate::settings(args),
+        PluginCommand::Rollback(args) => operate::rollback(args),
         PluginCommand::Check(args) => check::check(args),
         PluginCommand::Test(args) => check::test(args),
     }

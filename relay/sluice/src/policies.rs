@@ -2,7 +2,7 @@
 
 mod chain;
 mod figures;
-mod signature;
+pub(crate) mod signature;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

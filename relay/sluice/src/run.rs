@@ -96,7 +96,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let desk = Desk::start(handle.clone(), lister.clone(), config.privacy.lookup, expiries).await?;
         let mut life = Life {
             facts: Facts {
-                config: args.config.clone(),
+                config: args.config.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone())),
                 started_unix_seconds,
                 driver: choice.name(),
                 cores: cores.clone(),

@@ -1,6 +1,7 @@
 //! Policies under real clients: a fence lets in and keeps out, what it no longer allows stops at once, and a plugin
 //! that misbehaves harms nobody but the tenant that has it.
 
+mod operator;
 mod stage;
 
 use std::process::{Child, Command, Stdio};
@@ -55,8 +56,13 @@ const RELOADS: usize = 12;
 type Lane = fn(&Report, &Stage);
 
 /// What runs side by side: a client that is cut waits for its losses for many seconds.
-const LANES: &[(&str, Lane)] =
-    &[("policies", calls), ("policies-peers", peers), ("policies-hostile", misbehaviour), ("policies-loads", loads)];
+const LANES: &[(&str, Lane)] = &[
+    ("policies", calls),
+    ("policies-peers", peers),
+    ("policies-hostile", misbehaviour),
+    ("policies-commands", commands),
+    ("policies-loads", loads),
+];
 
 /// All of it; inside of the namespace.
 pub(crate) fn run(report: &Report, peer_port: u16, shown: &mut String) {
@@ -109,6 +115,11 @@ fn peers(report: &Report, stage: &Stage) {
 
 fn misbehaviour(report: &Report, stage: &Stage) {
     report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(stage));
+}
+
+/// What an operator does without an editor.
+fn commands(report: &Report, stage: &Stage) {
+    report.test("policies: an operator's commands change the file and the relay, or neither", || operator::test(stage));
 }
 
 /// What loads, and what does not.

@@ -43,14 +43,15 @@ pub(crate) fn check(policy: &Policy, file: &Path, bytes: &[u8]) -> Result<(), Fa
     }
 }
 
-fn beside(file: &Path) -> PathBuf {
+/// Where the signature of a component is.
+pub(crate) fn beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".sig");
     PathBuf::from(name)
 }
 
-/// The bytes of the file, one more than a signature has at most; `None`: it is not there.
-fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+/// The bytes of a signature's file, one more than a signature has at most; `None`: it is not there.
+pub(crate) fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
