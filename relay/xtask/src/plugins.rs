@@ -76,8 +76,11 @@ pub(crate) fn test(report: &Report) -> Result<(), String> {
     count_tests(report, in_target("test").args(["--release", "--locked", "--no-fail-fast"]))?;
     let way = Way::find()?;
     build_ours(&way)?;
-    report.test("plugins: a new project becomes a component", || new_project(&way));
-    report.test("plugins: JavaScript becomes a component", || javascript::build(&components()).map(drop));
+    report.test("plugins: a new project becomes a component, as its guide says", || new_project(&way));
+    report.test("plugins: JavaScript becomes a component, as its guide says", || {
+        let component = javascript::build(&components())?;
+        as_the_guide_says(&component, &component.with_extension("cases"), "opening-hours")
+    });
     report.test("plugins: recorded cases, on a host of others", cases);
     Ok(())
 }
@@ -118,6 +121,40 @@ pub(crate) fn are_reproducible() -> Result<(), String> {
     if ours.len() == others.len() { Ok(()) } else { Err(format!("{} and {} components", ours.len(), others.len())) }
 }
 
+/// `sluice plugin check` and `sluice plugin test`, on a component of that name that decides who is admitted.
+fn as_the_guide_says(component: &Path, cases: &Path, name: &str) -> Result<(), String> {
+    let sluice = |words: &[&str]| {
+        let mut command = Command::new(shell::target().join("release/sluice"));
+        command.arg("plugin").args(words);
+        command
+    };
+    let said = shell::capture(sluice(&["check", "--json"]).arg(component))?.ok("sluice plugin check")?;
+    let checked: Value = serde_json::from_str(&said).map_err(|e| format!("{e} in {said}"))?;
+    let hooks = serde_json::json!(["allocate", "permit-peers"]);
+    if checked["name"] != name || checked["hooks"] != hooks || checked["grants"] != serde_json::json!([]) {
+        return Err(format!("it is another one than was built: {said}"));
+    }
+    let said = shell::capture(sluice(&["test"]).arg(component).arg("--cases").arg(cases))?.ok("sluice plugin test")?;
+    println!("      {}", said.lines().last().unwrap_or_default());
+    let shows = |part: &str| said.contains(part);
+    // For each question: the answer, what it took, and how it went.
+    match ["ok  ", "\"allow\"", "\"deny\"", " us, ", " KiB, ", " of fuel) "].iter().all(|part| shows(part)) {
+        true => Ok(()),
+        false => Err(format!("it does not say how the cases went:\n{said}")),
+    }
+}
+
+/// The example in Python, by what its README says. It takes a minute, for a Python is compiled each time.
+pub(crate) fn python() -> Result<(), String> {
+    let (example, name) = (shell::root().join("plugins/examples/python"), "networks");
+    let component = components().join(format!("{name}.wasm"));
+    let mut componentize = Command::new(install::componentize_py_program());
+    componentize.arg("-d").arg(shell::root().join("wit")).args(["-w", "admission-policy", "componentize"]);
+    componentize.args(["--stub-wasi", "-p"]).arg(&example).arg("-o").arg(&component).arg(name);
+    shell::capture(&mut componentize)?.ok("componentize-py")?;
+    as_the_guide_says(&component, &example.join("cases"), name)
+}
+
 /// What `sluice plugin new` writes becomes a component, and its own tests pass.
 fn new_project(way: &Way) -> Result<(), String> {
     let (folder, name) = (shell::target().join("plugins-new"), "first-policy");
@@ -127,7 +164,10 @@ fn new_project(way: &Way) -> Result<(), String> {
     let manifest = folder.join(name).join("Cargo.toml");
     // Where ours were built: what they have alike is not built again.
     shell::show(in_folder("test", &manifest, &built()).args(["--release", "--package", name]))?;
-    build(way, &manifest, &built(), &folder).map(drop)
+    let [component] = &build(way, &manifest, &built(), &folder)?[..] else {
+        return Err("a project is one component".to_owned());
+    };
+    as_the_guide_says(component, &folder.join(name).join("cases"), name)
 }
 
 fn build_ours(way: &Way) -> Result<Vec<PathBuf>, String> {
