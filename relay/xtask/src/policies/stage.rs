@@ -70,11 +70,12 @@ impl Stage {
         write_next_version(&folder)?;
         folder.write(&configuration(&folder, [port, other_port], metrics, &Fence::default(), None))?;
         let server = folder.start(&log, port, None)?;
-        let said = server.output();
-        match said.contains("fence 0.1.0 decides geofence for main") {
-            true => Ok(Stage { folder, server, log, port, other_port, peer_port, metrics }),
-            false => Err(format!("the start does not say who decides:\n{}", shell::tail(&said, 20))),
-        }
+        // It answers clients a moment before it says so.
+        wait_for("who decides, in what the start says", || {
+            Ok(server.output().contains("fence 0.1.0 decides geofence for main").then_some(()))
+        })
+        .map_err(|error| format!("{error}\n{}", shell::tail(&server.output(), 20)))?;
+        Ok(Stage { folder, server, log, port, other_port, peer_port, metrics })
     }
 
     /// Where its clients are.
