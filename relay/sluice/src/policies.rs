@@ -536,4 +536,29 @@ mod tests {
         assert_eq!(look.join().unwrap(), [], "it is no database");
         ask.join().unwrap().unwrap();
     }
+
+    #[test]
+    fn with_other_cases_a_plugin_is_another_one() {
+        let folder = Folder::new("cases");
+        let case = |expect: &str| {
+            let text = format!(r#"{{"hook": "setup.describe", "expect": {{"name": "{expect}"}}}}"#);
+            std::fs::create_dir_all(folder.join("p.cases")).unwrap();
+            std::fs::write(folder.join("p.cases/one.json"), text).unwrap();
+        };
+        std::fs::write(folder.join("p.wasm"), b"a component").unwrap();
+        let plugin = sluice_config::Plugin {
+            name: "p".to_owned(),
+            file: folder.join("p.wasm"),
+            digest: None,
+            grants: Vec::new(),
+            settings: "{}".to_owned(),
+        };
+        let digests = || Files::read(&plugin).unwrap().digests;
+        case("one");
+        let (before, same) = (digests(), digests());
+        case("two");
+        assert_eq!(before, same);
+        assert_eq!(before[0], digests()[0]);
+        assert_ne!(before[1], digests()[1]);
+    }
 }
