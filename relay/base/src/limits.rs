@@ -457,6 +457,9 @@ pub const PLANS_RENEWAL_MAX: Duration = Duration::from_secs(2);
 /// Places in one list of a fence, and fences of one plan.
 pub const FENCE_PLACES_MAX: usize = 512;
 
+/// Bytes of a text that a plan of records writes in place of a value: a word.
+pub const LOG_PLAN_TEXT_BYTES_MAX: usize = 64;
+
 /// Entries of one plugin's store for one tenant.
 pub const KV_ENTRIES_MAX: usize = 10_000;
 

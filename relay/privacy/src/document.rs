@@ -41,17 +41,22 @@ fn classes(text: &mut String) {
 }
 
 fn kind_of(text: &mut String, kind: &Kind) {
-    let mandatory = if kind.mandatory { "; no policy drops or shortens it" } else { "" };
+    let mandatory = if kind.is_mandatory() { "; no plan drops or shortens it" } else { "" };
     let _ = writeln!(text, "\n`{}`: {}. Class {}{mandatory}.", kind.name, kind.about, kind.class.name());
     if kind.fields.is_empty() {
         return;
     }
-    *text += "\n| Field | Form | Always | Class | Sensitivity | Meaning |\n|---|---|---|---|---|---|\n";
+    *text += "\n| Field | Form | Always | Plan | Class | Sensitivity | Meaning |\n|---|---|---|---|---|---|---|\n";
     for field in kind.fields {
-        let always = if field.always { "yes" } else { "no" };
+        let yes = |it: bool| if it { "yes" } else { "no" };
+        let (always, planned) = (yes(field.always), yes(field.planned));
         let (form, sensitivity) = (field.form.text(), field.form.sensitivity().text());
         let class = kind.class_of(field).name();
-        let _ = writeln!(text, "| `{}` | {form} | {always} | {class} | {sensitivity} | {} |", field.name, field.about);
+        let _ = writeln!(
+            text,
+            "| `{}` | {form} | {always} | {planned} | {class} | {sensitivity} | {} |",
+            field.name, field.about
+        );
     }
 }
 
@@ -137,7 +142,7 @@ of this is written.
 An address is written as ciphertext under the key of its tenant and day, or as an index under it, and in no other form.
 The key is random, lies in locked memory and in a directory that is in memory too, and is destroyed when its days are
 over: from then on nobody can read the address, whatever copies of the records there are. Everything else that names
-somebody is a pseudonym, or sealed under the tenant's long-lived key.
+somebody is a pseudonym, or sealed under the tenant's long-lived key. A tenant's plan (below) may leave less of each.
 
 Every number below is big-endian. `HMAC(key, text)` is HMAC-SHA256 (RFC 2104). A program that knows this file and has a
 key reads everything that was sealed under it; `tests/privacy/adversary.py` is one.
@@ -163,6 +168,30 @@ const FORMATS: &str = r#"
 Each line of the spool begins with `segment` and `line`, two numbers that together are given out once, `kind` and `event`:
 `{"segment":3,"line":17,"kind":"control","event":"began",...}`. Lines are in files `NUMBER-BEGAN.jsonl` in `spool` in the
 state directory, and are shipped as they are. A file that every sink has is overwritten with zeros and removed.
+
+## Plans
+
+A plugin with the hook `log-plan` (`plugins/log-minimisation` is one) says for a tenant what is written of the fields that have
+a *yes* under Plan, before anything is written. It names a kind by its destination: `store.session`, `audit.connect`,
+`quality.stream`, `control.began`. Of the relay's own rule (above) and every plan the stricter holds, field by field; so a plan takes away and
+never adds. By the other fields a record is found, kept and removed, or accountability needs them: they are always written. While a plan
+cannot be had (the plugin traps, is late, or answers nonsense), they alone are; the log and `sluice_policy_failures_total` say so.
+
+| A plan says | What is written |
+|---|---|
+| `keep` | the value; an address sealed under the key of its day, which is destroyed after the plan's days where they are fewer, and not written at all where they are less than one |
+| `drop` | nothing: NULL in the database, left out in JSON. Without `session_address.blind` there is no row; without the sealed addresses no index of them |
+| `truncate-address` | of what is sealed the leading bits of each address, with port 0; of a blind index nothing |
+| `truncate-time` | a time, rounded down |
+| `pseudonymise` | of a line's `person` another pseudonym: `user-` and the first 10 bytes of `HMAC(key, pseudonym)` in hexadecimal digits, under a random key of tenant and window (hour, day, week) that is in locked memory alone and dies with the window, or with the process |
+| `replace` | of a word or a person this text |
+| anything else, or what does not fit the field | nothing |
+| a sample | of every n-th record, by the first 4 bytes of its id, all that the plan leaves; of the others what no plan may drop |
+| a retention shorter than that of the class | of addresses a key that dies then; of other fields nothing, for nothing that was written is rewritten |
+
+Of a field for which a plan has no rule nothing is written unless its sensitivity is *none*; of a kind that it leaves out, what the relay's own
+rule leaves. What is *expiring* beside a durable form is for addresses: of other fields the durable form alone is written. A plan holds for what happens from then on. An
+entry of the audit has no field that a plan may change.
 
 ## What is sealed
 

@@ -1,5 +1,6 @@
 //! Decisions on personal data: which classes of it there are and how long each may stay, when the key of a day is made
-//! and when it dies, what a sealed record looks like, by which pseudonym somebody is named.
+//! and when it dies, what a sealed record looks like, by which pseudonym somebody is named, what a tenant's plan leaves
+//! of each field.
 //!
 //! A pure machine: facts and the time go in, actions come out. Whoever does them holds the keys and the files.
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@ pub mod date;
 pub mod document;
 pub mod hold;
 pub mod keyring;
+pub mod plan;
 pub mod pseudonym;
 pub mod schema;
 pub mod seal;
@@ -18,6 +20,7 @@ pub use class::Class;
 pub use clock::{Clock, Horizon};
 pub use date::Day;
 pub use keyring::{KeyName, KeyRing};
+pub use plan::Plan;
 
 use sluice_base::Mono;
 

@@ -14,8 +14,6 @@ pub struct Kind {
     pub destination: Destination,
     /// Its class; single fields may be of a class that goes earlier.
     pub class: Class,
-    /// Whether accountability needs it: no policy drops, samples or shortens it.
-    pub mandatory: bool,
     /// When one is written.
     pub about: &'static str,
     /// What it holds.
@@ -42,8 +40,11 @@ pub struct Field {
     pub name: &'static str,
     /// Its form.
     pub form: Form,
-    /// Whether it is always there.
+    /// Whether it is always there, unless a plan drops it.
     pub always: bool,
+    /// Whether a tenant's plan may drop, change or sample it. By the others a record is found, kept and removed, or
+    /// accountability needs them.
+    pub planned: bool,
     /// What it says.
     pub about: &'static str,
 }
@@ -77,15 +78,21 @@ pub enum Form {
     Text,
 }
 
-/// Whom a field says something about.
+/// What a field can say about a person, in the words of `wit/`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Sensitivity {
-    /// Nobody.
+    /// Nothing.
     None,
-    /// Somebody, under a name that means nothing without a key.
-    Pseudonym,
-    /// Somebody, for whoever has the key.
-    Personal,
+    /// Who it is, under a name that means nothing without a key.
+    SubjectId,
+    /// Where a device is reached, for whoever has the key.
+    IpAddress,
+    /// When somebody did something.
+    Time,
+    /// Whatever people write.
+    FreeText,
+    /// Several others.
+    Composite,
 }
 
 impl Kind {
@@ -102,11 +109,21 @@ impl Kind {
         Self::of(destination).find(|kind| kind.name == name)
     }
 
+    /// Its name in a plan: that of its destination comes first, for an entry and a line may be called alike.
+    pub fn plan_name(&self) -> String {
+        format!("{}.{}", self.destination.word(), self.name)
+    }
+
+    /// Whether accountability needs the whole of it: no plan drops, samples or shortens it.
+    pub fn is_mandatory(&self) -> bool {
+        self.fields.iter().all(|field| !field.planned)
+    }
+
     /// The class of one of its fields.
     pub fn class_of(&self, field: &Field) -> Class {
         match field.form {
-            Form::Sealed | Form::Blind => Class::Ip,
             Form::SealedHold => Class::LegalHold,
+            form if form.is_address() => Class::Ip,
             _ => self.class,
         }
     }
@@ -120,16 +137,34 @@ impl Destination {
         (Destination::Quality, "Lines of the spool, kind `quality`"),
         (Destination::Control, "Lines of the spool, kind `control`"),
     ];
+
+    /// Its word in a plan.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Destination::Store => "store",
+            Destination::Audit => "audit",
+            Destination::Quality => "quality",
+            Destination::Control => "control",
+        }
+    }
 }
 
 impl Form {
-    /// Whom it says something about.
+    /// What it can say about a person.
     pub const fn sensitivity(self) -> Sensitivity {
         match self {
-            Form::Sealed | Form::SealedLong | Form::SealedHold => Sensitivity::Personal,
-            Form::Id | Form::Person | Form::Blind => Sensitivity::Pseudonym,
-            Form::Word | Form::Number | Form::Time | Form::Day | Form::Proof | Form::Text => Sensitivity::None,
+            Form::Id | Form::Person => Sensitivity::SubjectId,
+            Form::Sealed | Form::SealedHold | Form::Blind => Sensitivity::IpAddress,
+            Form::SealedLong => Sensitivity::Composite,
+            Form::Time | Form::Day => Sensitivity::Time,
+            Form::Text => Sensitivity::FreeText,
+            Form::Word | Form::Number | Form::Proof => Sensitivity::None,
         }
+    }
+
+    /// Whether it is of class `ip`: an address under the key of the day.
+    pub const fn is_address(self) -> bool {
+        matches!(self, Form::Sealed | Form::Blind)
     }
 
     /// For people.
@@ -155,9 +190,12 @@ impl Sensitivity {
     /// For people.
     pub const fn text(self) -> &'static str {
         match self {
-            Sensitivity::None => "-",
-            Sensitivity::Pseudonym => "pseudonym",
-            Sensitivity::Personal => "personal",
+            Sensitivity::None => "none",
+            Sensitivity::SubjectId => "subject-id",
+            Sensitivity::IpAddress => "ip-address",
+            Sensitivity::Time => "time",
+            Sensitivity::FreeText => "free-text",
+            Sensitivity::Composite => "composite",
         }
     }
 }
@@ -194,10 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn no_plan_takes_away_what_a_record_is_found_and_removed_by() {
+        let names = Kind::TABLE.iter().map(Kind::plan_name).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(names.len(), Kind::TABLE.len());
+        for kind in Kind::TABLE.iter().filter(|kind| !kind.is_mandatory()) {
+            assert_ne!(kind.destination, Destination::Audit, "{}", kind.name);
+            for field in kind.fields.iter().filter(|field| field.planned) {
+                assert!(!matches!(field.form, Form::Id | Form::Day), "{} of {}", field.name, kind.name);
+                // A column that is never NULL cannot be left out.
+                assert!(kind.destination != Destination::Store || !field.always || field.form.is_address());
+            }
+        }
+    }
+
+    #[test]
     fn the_audit_holds_nothing_of_class_ip() {
         let fields = Kind::of(Destination::Audit).flat_map(|kind| kind.fields);
-        assert!(
-            fields.clone().count() > 0 && fields.into_iter().all(|f| !matches!(f.form, Form::Sealed | Form::Blind))
-        );
+        assert!(fields.clone().count() > 0 && fields.into_iter().all(|f| !f.form.is_address()));
     }
 }

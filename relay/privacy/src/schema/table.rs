@@ -4,29 +4,34 @@ use super::{Destination, Field, Form, Kind};
 use crate::Class;
 
 const fn always(name: &'static str, form: Form, about: &'static str) -> Field {
-    Field { name, form, always: true, about }
+    Field { name, form, always: true, planned: false, about }
 }
 
 const fn maybe(name: &'static str, form: Form, about: &'static str) -> Field {
-    Field { name, form, always: false, about }
+    Field { name, form, always: false, planned: false, about }
+}
+
+/// A field that a plan may take away.
+const fn planned(field: Field) -> Field {
+    Field { planned: true, ..field }
 }
 
 const fn store(name: &'static str, class: Class, about: &'static str, fields: &'static [Field]) -> Kind {
-    Kind { name, destination: Destination::Store, class, mandatory: false, about, fields }
+    Kind { name, destination: Destination::Store, class, about, fields }
 }
 
 const fn audit(name: &'static str, class: Class, about: &'static str, fields: &'static [Field]) -> Kind {
-    Kind { name, destination: Destination::Audit, class, mandatory: true, about, fields }
+    Kind { name, destination: Destination::Audit, class, about, fields }
 }
 
 const fn quality(name: &'static str, about: &'static str, fields: &'static [Field]) -> Kind {
     let (destination, class) = (Destination::Quality, Class::MediaLog);
-    Kind { name, destination, class, mandatory: false, about, fields }
+    Kind { name, destination, class, about, fields }
 }
 
 const fn control(name: &'static str, about: &'static str, fields: &'static [Field]) -> Kind {
     let (destination, class) = (Destination::Control, Class::ControlLog);
-    Kind { name, destination, class, mandatory: false, about, fields }
+    Kind { name, destination, class, about, fields }
 }
 
 const TENANT: Field = always("tenant", Form::Word, "the tenant's name; empty for the relay itself");
@@ -48,17 +53,21 @@ const STORE: &[Kind] = &[
             PERSON,
             always("state", Form::Number, "0: admitted, 1: begun, 2: over"),
             maybe("day", Form::Day, "the day of the key of `sealed`"),
-            maybe("sealed", Form::Sealed, "JSON: `client`, a transport address, and `relayed`, a list of them"),
+            planned(maybe(
+                "sealed",
+                Form::Sealed,
+                "JSON: `client`, a transport address, and `relayed`, a list of them",
+            )),
             always("began", Form::Time, "its beginning"),
             maybe("ended", Form::Time, "its end"),
             maybe("reason", Form::Word, "why it ended"),
-            maybe("seconds", Form::Number, "how long it was"),
-            maybe("packets_from_client", Form::Number, "packets that were relayed from it"),
-            maybe("bytes_from_client", Form::Number, "bytes of these"),
-            maybe("packets_to_client", Form::Number, "packets that were relayed to it"),
-            maybe("bytes_to_client", Form::Number, "bytes of these"),
-            maybe("permissions", Form::Number, "permissions that were made, without their peers"),
-            maybe("channels", Form::Number, "channels that were bound"),
+            planned(maybe("seconds", Form::Number, "how long it was")),
+            planned(maybe("packets_from_client", Form::Number, "packets that were relayed from it")),
+            planned(maybe("bytes_from_client", Form::Number, "bytes of these")),
+            planned(maybe("packets_to_client", Form::Number, "packets that were relayed to it")),
+            planned(maybe("bytes_to_client", Form::Number, "bytes of these")),
+            planned(maybe("permissions", Form::Number, "permissions that were made, without their peers")),
+            planned(maybe("channels", Form::Number, "channels that were bound")),
         ],
     ),
     store(
@@ -66,7 +75,7 @@ const STORE: &[Kind] = &[
         Class::Ip,
         "by what a session is found: its client and each relayed address",
         &[
-            always("blind", Form::Blind, "of the client's address; of a relayed one with its port"),
+            planned(always("blind", Form::Blind, "of the client's address; of a relayed one with its port")),
             always("session", Form::Id, "the session"),
         ],
     ),
@@ -83,8 +92,8 @@ const STORE: &[Kind] = &[
             always("method", Form::Word, "what was asked for"),
             always("code", Form::Number, "the answer"),
             maybe("day", Form::Day, "the day of the key of `sealed`"),
-            maybe("sealed", Form::Sealed, "JSON: `client`, a transport address"),
-            maybe("blind", Form::Blind, "of the client's address"),
+            planned(maybe("sealed", Form::Sealed, "JSON: `client`, a transport address")),
+            planned(maybe("blind", Form::Blind, "of the client's address")),
         ],
     ),
     store(
@@ -324,30 +333,34 @@ const QUALITY: &[Kind] = &[
         "relayed",
         "a session ended: what it relayed",
         &[
-            AT,
+            planned(AT),
             TENANT,
             SESSION,
-            always("packets_from_client", Form::Number, "packets that were relayed from the client"),
-            always("bytes_from_client", Form::Number, "bytes of these"),
-            always("packets_to_client", Form::Number, "packets that were relayed to it"),
-            always("bytes_to_client", Form::Number, "bytes of these"),
+            planned(always("packets_from_client", Form::Number, "packets that were relayed from the client")),
+            planned(always("bytes_from_client", Form::Number, "bytes of these")),
+            planned(always("packets_to_client", Form::Number, "packets that were relayed to it")),
+            planned(always("bytes_to_client", Form::Number, "bytes of these")),
         ],
     ),
     quality(
         "stream",
         "a media stream (RTP) was over",
         &[
-            AT,
+            planned(AT),
             TENANT,
             SESSION,
-            always("leg", Form::Word, "the side that it came from"),
-            always("media", Form::Word, "what it seems to have carried"),
-            always("milliseconds", Form::Number, "from its first packet to its last"),
-            always("packets_expected", Form::Number, "packets that its sequence numbers promised"),
-            always("packets_lost", Form::Number, "of those, packets that did not come in time"),
-            always("packets_received", Form::Number, "of those, packets that did"),
-            always("bytes", Form::Number, "bytes of all of its packets"),
-            maybe("jitter_microseconds", Form::Number, "interarrival jitter at its end, where its clock was known"),
+            planned(always("leg", Form::Word, "the side that it came from")),
+            planned(always("media", Form::Word, "what it seems to have carried")),
+            planned(always("milliseconds", Form::Number, "from its first packet to its last")),
+            planned(always("packets_expected", Form::Number, "packets that its sequence numbers promised")),
+            planned(always("packets_lost", Form::Number, "of those, packets that did not come in time")),
+            planned(always("packets_received", Form::Number, "of those, packets that did")),
+            planned(always("bytes", Form::Number, "bytes of all of its packets")),
+            planned(maybe(
+                "jitter_microseconds",
+                Form::Number,
+                "interarrival jitter at its end, where its clock was known",
+            )),
         ],
     ),
 ];
@@ -357,40 +370,40 @@ const CONTROL: &[Kind] = &[
         "began",
         "an allocation began",
         &[
-            AT,
+            planned(AT),
             TENANT,
             SESSION,
-            PERSON_OF_SPOOL,
-            always("lifetime_seconds", Form::Number, "how long it lives unless it is refreshed"),
-            maybe("addresses", Form::Sealed, "JSON: `client` and `relayed`, as in the store"),
+            planned(PERSON_OF_SPOOL),
+            planned(always("lifetime_seconds", Form::Number, "how long it lives unless it is refreshed")),
+            planned(maybe("addresses", Form::Sealed, "JSON: `client` and `relayed`, as in the store")),
         ],
     ),
     control(
         "ended",
         "an allocation ended",
         &[
-            AT,
+            planned(AT),
             TENANT,
             SESSION,
-            PERSON_OF_SPOOL,
-            always("reason", Form::Word, "why"),
-            always("seconds", Form::Number, "how long it lived"),
-            always("permissions", Form::Number, "permissions that were made, without their peers"),
-            always("channels", Form::Number, "channels that were bound"),
+            planned(PERSON_OF_SPOOL),
+            planned(always("reason", Form::Word, "why")),
+            planned(always("seconds", Form::Number, "how long it lived")),
+            planned(always("permissions", Form::Number, "permissions that were made, without their peers")),
+            planned(always("channels", Form::Number, "channels that were bound")),
         ],
     ),
     control(
         "denied",
         "a request was refused",
         &[
-            AT,
+            planned(AT),
             TENANT,
             maybe("session", Form::Id, "the session that it was asked in or for"),
-            PERSON_OF_SPOOL,
+            planned(PERSON_OF_SPOOL),
             always("id", Form::Id, "names the refusal; also what its address is sealed for"),
-            always("method", Form::Word, "what was asked for"),
-            always("code", Form::Number, "the answer"),
-            maybe("addresses", Form::Sealed, "JSON: `client`"),
+            planned(always("method", Form::Word, "what was asked for")),
+            planned(always("code", Form::Number, "the answer")),
+            planned(maybe("addresses", Form::Sealed, "JSON: `client`")),
         ],
     ),
 ];
