@@ -1,7 +1,8 @@
 //! Ninety days of a record plane, and an adversary who has a copy of its disk of each of them.
 //!
 //! `ninety_days PYTHON FOLDER` fails unless the adversary reads the addresses of exactly those tenants and days whose
-//! key is there, and finds none in clear. `--idle-destroyer` leaves every key where it is, which has to be found out.
+//! key is there, and finds none in clear. `--idle-destroyer` leaves every key where it is, and `--no-plans` writes what
+//! tenants' plans do not leave: both have to be found out.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a program for a terminal")]
 
@@ -23,8 +24,11 @@ use sluice_base::stats::media::MediaKind;
 use sluice_base::stats::{Code, Leg, Method};
 use sluice_base::{Pii, SessionId, TenantId};
 use sluice_crypto::sha256;
+use sluice_privacy::Plan;
 use sluice_privacy::date::DAY_SECONDS;
-use sluice_record::plane::{self, Asker, Plane, PlaneOptions, Request, Response, TenantTable};
+use sluice_privacy::plan::{Action, Prefix, Proposal, Rule};
+use sluice_privacy::schema::{Field, Kind};
+use sluice_record::plane::{self, Asker, Plane, PlaneOptions, Request, Response, Tenant, TenantTable};
 use sluice_record::spool::{SinkOptions, SpoolOptions};
 use sluice_record::store::BanTarget;
 use sluice_record::testing::Machine;
@@ -41,22 +45,48 @@ const JUDGED: [u32; 8] = [0, 3, 6, 7, 12, 30, 60, DAYS - 1];
 /// judgement does what the lifting has left undone.
 const HELD_DAY: u32 = 8;
 const LIFTED_DAY: u32 = 85;
-/// So many of them: a third of each tenant's.
+/// So many of them: each tenant has one.
 const HELD: u32 = 6;
 
-/// A tenant and the days for which it keeps addresses.
-const TENANTS: [(&str, Option<u8>); 3] = [("clinic", None), ("school", Some(3)), ("bank", Some(0))];
+/// A tenant and the days for which it keeps addresses; the last three say by a plan what is kept of them.
+const TENANTS: [(&str, Option<u8>); 6] =
+    [("clinic", None), ("school", Some(3)), ("bank", Some(0)), ("hotel", None), ("office", None), ("lab", None)];
+
+/// A plan's rule for addresses: for three days, never, and in a form that is nobody's.
+fn rule(tenant: &str) -> Option<Rule> {
+    let keep = |seconds: u64| Some((Action::Keep, u32::try_from(seconds).unwrap_or(0)));
+    match tenant {
+        "hotel" => Some(Rule { durable: Action::Drop, expiring: keep(3 * DAY_SECONDS) }),
+        "office" => Some(Rule { durable: Action::Drop, expiring: None }),
+        "lab" => Some(Rule { durable: Action::TruncateAddress(Prefix { v4: 8, v6: 16 }), expiring: None }),
+        _ => None,
+    }
+}
+
+fn tenant(name: &str, days: Option<u8>, has_plans: bool) -> Result<Arc<Tenant>, Failure> {
+    let floor = Tenant::new(name, days);
+    let Some(rule) = rule(name).filter(|_| has_plans) else { return Ok(Arc::new(floor)) };
+    let keep = Rule { durable: Action::Keep, expiring: None };
+    let fields = |kind: &Kind| {
+        let rule = |field: &Field| if field.form.is_address() { rule.clone() } else { keep.clone() };
+        kind.fields.iter().map(|field| (field.name.to_owned(), rule(field))).collect()
+    };
+    let said = |kind: &Kind| Proposal { kind: kind.plan_name(), fields: fields(kind), one_in: 1, retention: None };
+    let plan = Plan::of(&Kind::TABLE.iter().map(said).collect::<Vec<_>>())?;
+    Ok(Arc::new(Tenant { plan: Arc::new(plan), ..floor }))
+}
 
 type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let is_idle = arguments.last().is_some_and(|last| last == "--idle-destroyer") && arguments.pop().is_some();
+    let mut is_there = |option: &str| arguments.pop_if(|last| last == option).is_some();
+    let (is_idle, has_plans) = (is_there("--idle-destroyer"), !is_there("--no-plans"));
     let [python, folder] = arguments.as_slice() else {
-        return Err("usage: ninety_days PYTHON FOLDER [--idle-destroyer]".into());
+        return Err("usage: ninety_days PYTHON FOLDER [--no-plans] [--idle-destroyer]".into());
     };
     let begin = Instant::now();
-    let mut world = World::new(Path::new(folder), python, is_idle)?;
+    let mut world = World::new(Path::new(folder), python, is_idle, has_plans)?;
     for day in 0..DAYS {
         world.day(day)?;
     }
@@ -75,7 +105,7 @@ struct World {
 }
 
 impl World {
-    fn new(folder: &Path, python: &str, is_idle: bool) -> Result<Self, Failure> {
+    fn new(folder: &Path, python: &str, is_idle: bool, has_plans: bool) -> Result<Self, Failure> {
         for part in ["state", "keys", "shipped", "log"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -84,7 +114,8 @@ impl World {
         if is_idle {
             vault.destroyer = Arc::new(Idle);
         }
-        let tenants = TENANTS.map(|(name, days)| (Arc::from(name), days)).to_vec();
+        let tenants =
+            TENANTS.map(|(name, days)| tenant(name, days, has_plans)).into_iter().collect::<Result<_, _>>()?;
         let mut options = PlaneOptions::new(vault, TenantTable { ip_retention_days: 7, tenants });
         let shipped = SinkOptions::File { path: folder.join("shipped/lines.jsonl") };
         // Nobody listens there: lines wait for as long as they may.
@@ -127,7 +158,7 @@ impl World {
         let session = session_of(day, number);
         let who = (day * 61 + number) % CLIENTS;
         let (user, client) = (Pii::new(Arc::from(format!("user{who}").as_bytes())), Pii::new(client(who)));
-        let tenant = TenantId(u16::try_from(who % 3).unwrap_or(0));
+        let tenant = TenantId(u16::try_from(who % TENANTS.len() as u32).unwrap_or(0));
         let unix_seconds = self.machine.moment().unix_seconds;
         let relayed = [Some(Pii::new(relayed(number))), None];
         let lifetime = Duration::from_secs(600);
@@ -173,7 +204,7 @@ impl World {
             (0..days).map(move |back| format!("{tenant} {}", today - back)).collect::<Vec<_>>()
         };
         let expected: BTreeSet<String> =
-            [live("clinic", 7), live("school", 3), live("", 7)].concat().into_iter().collect();
+            [live("clinic", 7), live("school", 3), live("hotel", 3), live("", 7)].concat().into_iter().collect();
         let clear = &told["in_clear"];
         if clear.as_array().is_none_or(|found| !found.is_empty()) {
             return Err(format!("day {day}: addresses in clear: {clear}").into());
@@ -207,7 +238,7 @@ impl World {
     fn judge_hold(&mut self, day: u32) -> Result<(), Failure> {
         let told = self.adversary.say(&format!("judge {}", self.folder.join("state/holds").display()))?;
         let expected = match day {
-            HELD_DAY..LIFTED_DAY => json!({ "hold clinic": HELD / 3, "hold school": HELD / 3 }),
+            HELD_DAY..LIFTED_DAY => json!({ "hold clinic": 1, "hold school": 1, "hold hotel": 1 }),
             _ => json!({}),
         };
         if told["recovered"] == expected {

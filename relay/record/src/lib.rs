@@ -7,5 +7,6 @@ pub mod former;
 pub mod plane;
 pub mod spool;
 pub mod store;
+mod tenant;
 pub mod testing;
 pub mod vault;

@@ -13,9 +13,12 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod tokens;
 
 pub use message::{Admission, Asker, Request, RequestError, Response, RetentionReport};
 pub use stats::RecordStats;
+
+pub use crate::tenant::{Tenant, TenantTable};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,11 +28,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use sluice_base::Mono;
 use sluice_base::event::RelayEvent;
-use sluice_base::limits::{
-    ADMISSION_WAIT_DEFAULT, IP_RETENTION_DAYS_MAX, STORE_QUEUE_MAX, STORE_REQUESTS_MAX, STORE_STOP_TIMEOUT,
-};
-use sluice_base::{Mono, TenantId};
+use sluice_base::limits::{ADMISSION_WAIT_DEFAULT, STORE_QUEUE_MAX, STORE_REQUESTS_MAX, STORE_STOP_TIMEOUT};
 
 use crate::spool::{self, Spool, SpoolHandle, SpoolOptions};
 use crate::store::{Ban, Folder, FolderError, Retention, Store, StoreError, Trouble};
@@ -64,31 +65,6 @@ impl PlaneOptions {
 
     fn state_directory(&self) -> PathBuf {
         self.vault.state_directory.clone()
-    }
-}
-
-/// The tenants, in the order of their ids.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TenantTable {
-    /// Days for which addresses are kept unless the tenant says less; 0: never written.
-    pub ip_retention_days: u8,
-    /// Name, and what the tenant says about those days.
-    pub tenants: Vec<(Arc<str>, Option<u8>)>,
-}
-
-impl TenantTable {
-    /// Tenants that say nothing, and the longest retention.
-    pub fn of(names: &[&str]) -> Self {
-        let tenants = names.iter().map(|name| (Arc::from(*name), None)).collect();
-        TenantTable { ip_retention_days: IP_RETENTION_DAYS_MAX, tenants }
-    }
-
-    fn name(&self, id: TenantId) -> Option<Arc<str>> {
-        self.tenants.get(usize::from(id.0)).map(|(name, _)| name.clone())
-    }
-
-    fn retentions(&self) -> Vec<(Arc<str>, u8)> {
-        self.tenants.iter().filter_map(|(name, days)| Some((name.clone(), (*days)?))).collect()
     }
 }
 

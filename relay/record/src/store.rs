@@ -22,7 +22,7 @@ pub use lookup::{Found, FoundSession, GoneDay, Role};
 pub(crate) use retention::DeadKey;
 pub use retention::{ClassStatus, Retention, Swept};
 pub(crate) use schema::check as check_schema;
-pub(crate) use session::{Arrival, sealed_addresses};
+pub(crate) use session::{Addresses, Arrival, sealed_addresses};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_base::TenantId;
 use sluice_config::{Admission, Config, Directory, Keys, Sink};
 use sluice_metrics::{Admissions, Dropped, Metrics, Records as Figures, Spooled};
+use sluice_privacy::Plan;
 use sluice_privacy::date::DAY_SECONDS;
 use sluice_record::former::{self, Removed, SPOOL};
-use sluice_record::plane::{self, Handle, Plane, PlaneOptions, RecordStats, TenantTable};
+use sluice_record::plane::{self, Handle, Plane, PlaneOptions, RecordStats, Tenant, TenantTable};
 use sluice_record::spool::{SinkOptions, SinkStats, SpoolOptions, SpoolStats};
 use sluice_record::store::Retention;
 use sluice_record::vault::{self, Overwriter, VaultOptions};
@@ -171,12 +173,16 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     config.spool.sinks.iter().enumerate().try_for_each(check)
 }
 
-/// The tenants of a configuration, as the record plane wants them.
-pub(crate) fn tenants(config: &Config) -> TenantTable {
-    let of = |tenant: &sluice_config::Tenant| (Arc::from(tenant.name.as_str()), Some(tenant.privacy.ip_retention_days));
+/// The tenants of a configuration, as the record plane wants them, each with the plan of its plugins.
+pub(crate) fn tenants(config: &Config, plan: impl Fn(TenantId) -> Option<Arc<Plan>>) -> TenantTable {
+    let of = |(id, tenant): (usize, &sluice_config::Tenant)| {
+        let records = Tenant::new(&tenant.name, Some(tenant.privacy.ip_retention_days));
+        let plan = plan(TenantId(id as u16)).unwrap_or_else(|| records.plan.clone());
+        Arc::new(Tenant { plan, ..records })
+    };
     TenantTable {
         ip_retention_days: config.privacy.ip_retention_days,
-        tenants: config.tenants.iter().map(of).collect(),
+        tenants: config.tenants.iter().enumerate().map(of).collect(),
     }
 }
 
@@ -209,7 +215,7 @@ fn options(config: &Config, directories: &Directories) -> Result<PlaneOptions, F
     let access_audit = Duration::from_secs(u64::from(privacy.retention.access_audit_days) * DAY_SECONDS);
     let retention = Retention { access_audit, ..Retention::DEFAULT };
     let spool = Some(spool(config, &vault.state_directory));
-    Ok(PlaneOptions { admission_wait, lookup, retention, spool, ..PlaneOptions::new(vault, tenants(config)) })
+    Ok(PlaneOptions { admission_wait, lookup, retention, spool, ..PlaneOptions::new(vault, tenants(config, |_| None)) })
 }
 
 /// What leaves the relay. Without sinks nothing does, and what waited for former ones is overwritten at the start.

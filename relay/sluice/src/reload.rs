@@ -117,7 +117,7 @@ impl Reloader {
         self.logging.set(config.log.level);
         let tenants = self.policies.apply(policies);
         if let Some(records) = &self.records {
-            records.configure(records::tenants(config));
+            records.configure(records::tenants(config, |_| None));
         }
         let sent = self.posts.iter().map(|post| self.send(post.clone(), settings.clone())).collect();
         self.review(tenants);

@@ -1,8 +1,11 @@
 //! Whoever has a copy of everything that the relay has written reads the addresses whose key is still there, and no
 //! others.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use crate::report::Report;
 use crate::{install, shell};
@@ -19,19 +22,41 @@ pub(crate) fn run(report: &Report) -> Result<(), String> {
             println!("      {}", ran.text.trim());
             ran.ok("ninety_days").map(drop)
         }),
-        report.test("adversary: keys that are not destroyed are found out", || {
-            let ran = ninety_days(&["--idle-destroyer"])?;
-            let is_found_out = ran.code != Some(0) && ran.text.contains(FOUND_OUT);
-            if is_found_out { Ok(()) } else { Err(format!("not found out: {}", ran.text)) }
-        }),
+        report.test("adversary: keys that are not destroyed are found out", || found_out("--idle-destroyer")),
+        report.test("adversary: log_plan_switched_off_is_seen", || found_out("--no-plans")),
     ];
     if passed.iter().all(|passed| *passed) { Ok(()) } else { Err("see above".to_owned()) }
+}
+
+/// What the adversary answers to these commands, who knows the formats and looks for these addresses, each with its
+/// port. Its files lie in `folder`.
+pub(crate) fn answers(folder: &Path, addresses: &str, commands: &str) -> Result<Vec<Value>, String> {
+    let (of_addresses, of_commands) = (folder.join("adversary.addresses"), folder.join("adversary.commands"));
+    for (file, text) in [(&of_addresses, addresses), (&of_commands, commands)] {
+        std::fs::write(file, text).map_err(|why| at(file, &why))?;
+    }
+    let mut adversary = Command::new(install::python_program());
+    adversary.arg("-B").arg(shell::root().join("tests/privacy/adversary.py"));
+    adversary.arg("--formats").arg(shell::root().join("docs/records.md")).arg("--addresses").arg(&of_addresses);
+    let input = File::open(&of_commands).map_err(|why| at(&of_commands, &why))?;
+    let text = shell::capture_with_input(&mut adversary, Stdio::from(input))?.ok("adversary.py")?;
+    let answers: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    match answers.len() == commands.lines().count() {
+        true => Ok(answers),
+        false => Err(format!("it says: {text}")),
+    }
 }
 
 fn finds_every_form() -> Result<(), String> {
     let mut command = Command::new(install::python_program());
     command.arg("-B").arg(shell::root().join("tests/privacy/check_adversary.py"));
     shell::capture(&mut command)?.ok("check_adversary.py").map(drop)
+}
+
+fn found_out(option: &str) -> Result<(), String> {
+    let ran = ninety_days(&[option])?;
+    let is_found_out = ran.code != Some(0) && ran.text.contains(FOUND_OUT);
+    if is_found_out { Ok(()) } else { Err(format!("not found out: {}", ran.text)) }
 }
 
 fn ninety_days(options: &[&str]) -> Result<shell::Ran, String> {

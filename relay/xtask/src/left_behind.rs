@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::kills::client::{Answer, allocate_over};
 use crate::life::{self, Folder, wait_for};
 use crate::report::Report;
 use crate::server::{self, Server};
-use crate::{clients, install, netns, shell};
+use crate::{adversary, clients, netns, shell};
 
 /// Clients of each family.
 const CLIENTS: u16 = 4;
@@ -135,21 +135,13 @@ impl Left {
     /// The adversary reads nothing without the keys of the day, and with them everybody whose record was written.
     fn judge(&self, stage: &Stage) -> Result<(), String> {
         let ours = netns::folder()?;
-        let (addresses, commands, nothing) =
-            (ours.join("left.addresses"), ours.join("left.commands"), ours.join("none"));
+        let nothing = ours.join("none");
         fs::create_dir_all(&nothing).map_err(|e| e.to_string())?;
-        let lines: String = self.clients.iter().map(|c| format!("{} {}\n", c.ip(), c.port())).collect();
-        fs::write(&addresses, lines).map_err(|e| e.to_string())?;
-        let said =
+        let addresses: String = self.clients.iter().map(|c| format!("{} {}\n", c.ip(), c.port())).collect();
+        let commands =
             format!("take {}\nforce {}\njudge {}\n", stage.folder.0.display(), nothing.display(), stage.keys.display());
-        fs::write(&commands, said).map_err(|e| e.to_string())?;
-        let mut adversary = Command::new(install::python_program());
-        adversary.arg("-B").arg(shell::root().join("tests/privacy/adversary.py"));
-        adversary.arg("--formats").arg(shell::root().join("docs/records.md")).arg("--addresses").arg(&addresses);
-        let input = Stdio::from(File::open(&commands).map_err(|e| e.to_string())?);
-        let text = shell::capture_with_input(&mut adversary, input)?.ok("adversary.py")?;
-        let answers: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let [Value::Null, without, with] = answers.as_slice() else { return Err(format!("it says: {text}")) };
+        let answers = adversary::answers(&ours, &addresses, &commands)?;
+        let [_, without, with] = answers.as_slice() else { return Err("it says too little".to_owned()) };
         let empty = Value::Object(serde_json::Map::new());
         if without["in_clear"] != Value::Array(vec![]) || without["more_than_chance"] != empty {
             return Err(format!("addresses in clear: {without}"));

@@ -9,21 +9,22 @@ use sluice_base::limits::{DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP
 use sluice_base::{Mono, SessionId};
 use sluice_privacy::Moment;
 
-use super::lines;
+use super::lines::Maker;
 use super::message::Admission;
 use super::stats::{add, set};
 use super::thread::Keeper;
 use super::{Record, Waiting};
 use crate::store::{Arrival, Failure, Trouble, Writer};
+use crate::tenant::Tenant;
 
-/// One record of a group, with its tenant's name.
+/// One record of a group, with its tenant as it was when it was told.
 pub(super) enum Item {
     /// Something that a worker told.
-    Event(RelayEvent, Arc<str>),
+    Event(RelayEvent, Arc<Tenant>),
     /// A refusal, and the id of its row.
-    Denied(Denied, Arc<str>, [u8; 16]),
+    Denied(Denied, Arc<Tenant>, [u8; 16]),
     /// An admission that somebody waits for.
-    Admission(Waiting, Arc<str>),
+    Admission(Waiting, Arc<Tenant>),
     /// An admission that was written and answered with no.
     NotBegun(SessionId, u64),
 }
@@ -34,7 +35,7 @@ impl Item {
     }
 
     /// Whose it is, and since when it is so, in seconds since the Unix epoch; none where it says nothing of anybody.
-    const fn of(&self) -> Option<(&Arc<str>, u64)> {
+    const fn of(&self) -> Option<(&Arc<Tenant>, u64)> {
         match self {
             Item::Event(RelayEvent::Began(Began { unix_seconds, .. }), tenant)
             | Item::Event(RelayEvent::Ended(Ended { unix_seconds, .. }), tenant)
@@ -55,7 +56,7 @@ impl Item {
     }
 }
 
-fn arrival<'a>(admission: &'a Admission, tenant: &'a str) -> Arrival<'a> {
+fn arrival<'a>(admission: &'a Admission, tenant: &'a Tenant) -> Arrival<'a> {
     let Admission { session, user, client, unix_seconds, .. } = admission;
     let (session, client, unix_seconds) = (*session, *client, *unix_seconds);
     Arrival { session, tenant, user, client, relayed: [None; 2], unix_seconds, told: unix_seconds }
@@ -108,13 +109,15 @@ impl Keeper {
         };
         let mut id = [0; 16];
         if let RelayEvent::Denied(denied) = &event {
-            if !self.denials.take(&tenant, now) {
+            if !self.denials.take(&tenant.name, now) {
                 return self.pass_over(denied);
             }
             self.platform.random(&mut id);
         }
         if let Some(lines) = &self.lines {
-            for line in lines::of(self.store.vault(), &event, &tenant, &id) {
+            let (vault, tokens) = (self.store.vault(), &mut self.tokens);
+            let maker = Maker { vault, tenant: &tenant, tokens, platform: &*self.platform, now };
+            for line in maker.of(&event, &id) {
                 // What the spool does not take it counts.
                 lines.offer(line);
             }
@@ -124,7 +127,7 @@ impl Keeper {
         }
         if self.shared.trouble().is_some() || !self.backlog.is_empty() {
             // It may have to wait beyond its day, which has to have a key by then.
-            self.store.vault().prepare(&tenant);
+            self.store.vault().prepare(&tenant.name);
         }
         match event {
             RelayEvent::Denied(denied) => self.group.push(Item::Denied(denied, tenant, id)),
@@ -238,7 +241,7 @@ impl Keeper {
         drop(awaited);
         for item in kept.into_iter().rev() {
             if let Some((tenant, _)) = item.of() {
-                self.store.vault().prepare(tenant);
+                self.store.vault().prepare(&tenant.name);
             }
             self.backlog.push_front(item);
         }

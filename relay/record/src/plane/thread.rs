@@ -18,10 +18,12 @@ use super::group::{DenialBudget, Item};
 use super::message::{Answer, RequestError, Response};
 use super::requests::not_recorded;
 use super::stats::{Shared, add, set};
+use super::tokens::Tokens;
 use super::{Names, PlaneOptions, Queues, Said};
 use crate::audit::{Draft, Kind};
 use crate::spool::SpoolHandle;
 use crate::store::{DeadKey, Failure, Retention, Store, Swept, Trouble, Writer};
+use crate::tenant::Tenant;
 use crate::vault::{DestroyedKey, HoldKeys, Platform};
 
 /// Keeps the store: takes records, commits them in groups, answers, and does what is due.
@@ -46,6 +48,8 @@ pub(super) struct Keeper {
     pub(super) hold_keys: HoldKeys,
     /// Where lines go, if anywhere.
     pub(super) lines: Option<SpoolHandle>,
+    /// The pseudonyms that plans have in them.
+    pub(super) tokens: Tokens,
     names: Names,
     queues: Queues,
     /// The first entry of this run is written.
@@ -109,6 +113,7 @@ impl Keeper {
             must_truncate: true,
             hold_keys,
             lines: None,
+            tokens: Tokens::default(),
             names,
             queues,
             has_opened: false,
@@ -224,6 +229,7 @@ impl Keeper {
             self.look_at_clock(now);
             self.look_at_keys();
             self.look_at_bans(now);
+            self.tokens.forget(now);
             if !self.has_opened {
                 self.open();
             }
@@ -385,8 +391,8 @@ impl Keeper {
         }
     }
 
-    pub(super) fn tenant(&self, id: TenantId) -> Option<Arc<str>> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).name(id)
+    pub(super) fn tenant(&self, id: TenantId) -> Option<Arc<Tenant>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).get(id)
     }
 }
 

@@ -10,11 +10,14 @@ use sluice_base::event::{Began, Denied, Ended};
 use sluice_base::{Pii, SessionId, TransportAddress};
 use sluice_crypto::Zeroizing;
 use sluice_privacy::Day;
+use sluice_privacy::plan::{Leaves, Written};
 use sluice_privacy::pseudonym::Purpose;
+use sluice_privacy::schema::Destination;
 use sluice_privacy::seal::Header;
 
 use super::{Failure, Writer};
 use crate::audit::{Draft, Kind};
+use crate::tenant::Tenant;
 use crate::vault::{SealError, Vault};
 
 /// A session whose admission is written and that has not begun.
@@ -27,7 +30,7 @@ const ENDED: i64 = 2;
 /// Who came: what an admission and a beginning have in common.
 pub(crate) struct Arrival<'a> {
     pub(crate) session: SessionId,
-    pub(crate) tenant: &'a str,
+    pub(crate) tenant: &'a Tenant,
     pub(crate) user: &'a Pii<Arc<[u8]>>,
     pub(crate) client: TransportAddress,
     pub(crate) relayed: [Option<TransportAddress>; 2],
@@ -58,7 +61,7 @@ impl Writer<'_> {
     }
 
     /// Writes a beginning, into the row of its admission where there is one.
-    pub(crate) fn began(&mut self, event: &Began, tenant: &str) -> Result<(), Failure> {
+    pub(crate) fn began(&mut self, event: &Began, tenant: &Tenant) -> Result<(), Failure> {
         let Began { session, user, client, relayed, unix_seconds, .. } = event;
         let (session, client, relayed) = (*session, *client, *relayed);
         let (unix_seconds, told) = (*unix_seconds, *unix_seconds);
@@ -73,7 +76,7 @@ impl Writer<'_> {
     }
 
     /// Writes an end, into the row of its beginning where there is one.
-    pub(crate) fn ended(&mut self, event: &Ended, tenant: &str) -> Result<(), Failure> {
+    pub(crate) fn ended(&mut self, event: &Ended, tenant: &Tenant) -> Result<(), Failure> {
         let seconds = event.age.as_secs();
         if self.state(event.session)?.is_none() {
             let began = event.unix_seconds.saturating_sub(seconds);
@@ -87,43 +90,48 @@ impl Writer<'_> {
                       WHERE id = ?";
         let traffic = &event.traffic;
         let reason = event.reason.text();
+        let leaves = tenant.leaves(Destination::Store, "session", &event.session.0);
+        let kept = |field: &str, figure: u64| leaves.filter(|leaves| leaves.keeps(field)).map(|_| time(figure));
         self.connection.prepare_cached(update)?.execute(params![
             ENDED,
             time(event.unix_seconds),
             reason,
-            time(seconds),
-            time(traffic.packets_from_client),
-            time(traffic.bytes_from_client),
-            time(traffic.packets_to_client),
-            time(traffic.bytes_to_client),
-            event.permissions,
-            event.channels,
+            kept("seconds", seconds),
+            kept("packets_from_client", traffic.packets_from_client),
+            kept("bytes_from_client", traffic.bytes_from_client),
+            kept("packets_to_client", traffic.packets_to_client),
+            kept("bytes_to_client", traffic.bytes_to_client),
+            kept("permissions", event.permissions.into()),
+            kept("channels", event.channels.into()),
             event.session.0.as_slice(),
         ])?;
         let bytes = traffic.bytes_from_client.saturating_add(traffic.bytes_to_client);
-        let person = self.person(tenant, &event.user, event.unix_seconds)?;
+        let person = self.person(&tenant.name, &event.user, event.unix_seconds)?;
         let body = json!({ "person": person, "reason": reason, "seconds": seconds, "bytes": bytes });
-        self.entry(event.unix_seconds, Kind::Disconnect, tenant, Some(event.session), body)
+        self.entry(event.unix_seconds, Kind::Disconnect, &tenant.name, Some(event.session), body)
     }
 
     /// Writes a refusal. One whose admission had been written is thereby over.
-    pub(crate) fn denied(&mut self, event: &Denied, tenant: &str, id: [u8; 16]) -> Result<(), Failure> {
-        let person = self.person(tenant, &event.user, event.unix_seconds)?;
+    pub(crate) fn denied(&mut self, event: &Denied, tenant: &Tenant, id: [u8; 16]) -> Result<(), Failure> {
+        let person = self.person(&tenant.name, &event.user, event.unix_seconds)?;
         let (method, code) = (event.method.text(), event.code.number());
-        let sealed = self.seal(tenant, event.unix_seconds, &id, event.client, [None; 2])?;
+        let leaves = tenant.leaves(Destination::Store, "denial", &id);
+        let addresses = Addresses::of(leaves, "sealed", event.client, [None; 2]);
+        let sealed = self.seal(tenant, event.unix_seconds, &id, addresses)?;
         let (day, text, blind) = columns(sealed.as_ref());
+        let blind = blind.filter(|_| leaves.is_some_and(|leaves| leaves.keeps("blind")));
         let insert = "INSERT INTO denial (id, tenant, person, session, at, method, code, day, sealed, blind) \
                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let session = event.session.map(|session| session.0);
         let session = session.as_ref().map(<[u8; 16]>::as_slice);
         let at = time(event.unix_seconds);
-        let values = params![id.as_slice(), tenant, person, session, at, method, code, day, text, blind];
+        let values = params![id.as_slice(), &*tenant.name, person, session, at, method, code, day, text, blind];
         self.connection.prepare_cached(insert)?.execute(values)?;
         if let Some(session) = event.session {
             self.not_begun(session, event.unix_seconds, "denied")?;
         }
         let body = json!({ "person": person, "method": method, "code": code });
-        self.entry(event.unix_seconds, Kind::Denied, tenant, event.session, body)
+        self.entry(event.unix_seconds, Kind::Denied, &tenant.name, event.session, body)
     }
 
     /// Ends a session that was admitted and does not begin. One that did begin is left alone.
@@ -159,54 +167,66 @@ impl Writer<'_> {
     }
 
     fn insert(&mut self, arrival: &Arrival<'_>, state: i64) -> Result<(), Failure> {
-        let id = arrival.session.0;
-        let person = self.person(arrival.tenant, arrival.user, arrival.unix_seconds)?;
-        let sealed = self.seal(arrival.tenant, arrival.told, &id, arrival.client, arrival.relayed)?;
+        let (id, tenant) = (arrival.session.0, &*arrival.tenant.name);
+        let person = self.person(tenant, arrival.user, arrival.unix_seconds)?;
+        let sealed = self.seal_of_session(arrival)?;
         let (day, text, _) = columns(sealed.as_ref());
         let insert = "INSERT INTO session (id, tenant, person, state, day, sealed, began) \
                       VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
         let began = time(arrival.unix_seconds);
-        let values = params![id.as_slice(), arrival.tenant, person, state, day, text, began];
+        let values = params![id.as_slice(), tenant, person, state, day, text, began];
         if self.connection.prepare_cached(insert)?.execute(values)? == 0 {
             return Ok(());
         }
-        self.put_blind(arrival.session, sealed.as_ref())?;
+        self.put_blind(arrival, sealed.as_ref())?;
         let body = json!({ "person": person });
-        self.entry(arrival.unix_seconds, Kind::Connect, arrival.tenant, Some(arrival.session), body)
+        self.entry(arrival.unix_seconds, Kind::Connect, tenant, Some(arrival.session), body)
     }
 
     /// The addresses of a session that has begun take the place of those of its admission.
     fn address(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
         let id = arrival.session.0;
-        let sealed = self.seal(arrival.tenant, arrival.told, &id, arrival.client, arrival.relayed)?;
+        let sealed = self.seal_of_session(arrival)?;
         let (day, text, _) = columns(sealed.as_ref());
         let update = "UPDATE session SET state = ?, day = ?, sealed = ? WHERE id = ?";
         self.connection.prepare_cached(update)?.execute(params![BEGAN, day, text, id.as_slice()])?;
         self.connection.prepare_cached("DELETE FROM session_address WHERE session = ?")?.execute([id.as_slice()])?;
-        self.put_blind(arrival.session, sealed.as_ref())
+        self.put_blind(arrival, sealed.as_ref())
     }
 
-    fn put_blind(&self, session: SessionId, sealed: Option<&Sealed>) -> Result<(), Failure> {
+    fn put_blind(&self, arrival: &Arrival<'_>, sealed: Option<&Sealed>) -> Result<(), Failure> {
+        let session = arrival.session.0;
+        let leaves = arrival.tenant.leaves(Destination::Store, "session_address", &session);
+        if !leaves.is_some_and(|leaves| leaves.keeps("blind")) {
+            return Ok(());
+        }
         let insert = "INSERT INTO session_address (blind, session) VALUES (?, ?) ON CONFLICT DO NOTHING";
         let mut insert = self.connection.prepare_cached(insert)?;
         for blind in sealed.iter().flat_map(|sealed| &sealed.blind) {
-            insert.execute([blind.as_slice(), session.0.as_slice()])?;
+            insert.execute([blind.as_slice(), session.as_slice()])?;
         }
         Ok(())
     }
 
-    /// Seals addresses under the key of the day of `told`; none where the tenant's may not be kept, or where that day
-    /// is over and its key is not there.
+    fn seal_of_session(&mut self, arrival: &Arrival<'_>) -> Result<Option<Sealed>, Failure> {
+        let id = arrival.session.0;
+        let leaves = arrival.tenant.leaves(Destination::Store, "session", &id);
+        let addresses = Addresses::of(leaves, "sealed", arrival.client, arrival.relayed);
+        self.seal(arrival.tenant, arrival.told, &id, addresses)
+    }
+
+    /// Seals addresses under the key of the day of `told`, with the index of each; none where the tenant's may not be
+    /// kept, or where that day is over and its key is not there. What is not sealed is not found by an index either.
     fn seal(
         &mut self,
-        tenant: &str,
+        tenant: &Tenant,
         told: u64,
         id: &[u8; 16],
-        client: TransportAddress,
-        relayed: [Option<TransportAddress>; 2],
+        addresses: Option<Addresses>,
     ) -> Result<Option<Sealed>, Failure> {
-        let day = Day::of(told);
-        let text = match sealed_addresses(self.vault, tenant, day, id, client, relayed) {
+        let Some(addresses) = addresses else { return Ok(None) };
+        let (day, tenant) = (Day::of(told), &*tenant.name);
+        let text = match sealed_addresses(self.vault, tenant, day, id, &addresses) {
             Ok(text) => text,
             Err(SealError::NotKept) => return Ok(None),
             Err(SealError::DayOver(_)) => {
@@ -215,9 +235,9 @@ impl Writer<'_> {
             }
             Err(e) => return Err(Failure::sealing(e)),
         };
-        let index = |ip| self.vault.index_of(tenant, day, ip);
-        let of_client = index(client.ip());
-        let of_relayed = relayed.iter().flatten().filter_map(|a| Some(with_port(&index(a.ip())?, a.port())));
+        let index = |address: &SocketAddr| self.vault.index_of(tenant, day, Pii::new(address.ip()));
+        let of_client = index(&addresses.client);
+        let of_relayed = addresses.relayed.iter().filter_map(|a| Some(with_port(&index(a)?, a.port())));
         let blind = of_client.into_iter().chain(of_relayed).collect();
         let day = Header::read(&text).map_or(0, |header| header.day.0);
         Ok(Some(Sealed { day, text, blind }))
@@ -235,7 +255,25 @@ impl Writer<'_> {
     }
 }
 
-/// A session's addresses, sealed under the key of their day for the record `id`.
+impl Addresses {
+    /// What a plan leaves of addresses in that field; of a port nothing, where it leaves less than the whole.
+    pub(crate) fn of(
+        leaves: Option<Leaves<'_>>,
+        field: &str,
+        client: TransportAddress,
+        relayed: [Option<TransportAddress>; 2],
+    ) -> Option<Self> {
+        let left: &dyn Fn(SocketAddr) -> SocketAddr = match leaves?.of(field) {
+            Written::Value => &|address| address,
+            Written::Truncated(prefix) => &move |address| SocketAddr::new(prefix.of(address.ip()), 0),
+            _ => return None,
+        };
+        let relayed = relayed.iter().flatten().map(|a| left(*a.expose())).collect();
+        Some(Addresses { client: left(*client.expose()), relayed })
+    }
+}
+
+/// Addresses, sealed under the key of their day for the record `id`.
 ///
 /// # Errors
 /// The tenant keeps none, or there is no key.
@@ -244,12 +282,9 @@ pub(crate) fn sealed_addresses(
     tenant: &str,
     day: Day,
     id: &[u8; 16],
-    client: TransportAddress,
-    relayed: [Option<TransportAddress>; 2],
+    addresses: &Addresses,
 ) -> Result<Vec<u8>, SealError> {
-    let relayed = relayed.iter().flatten().map(|a| *a.expose()).collect();
-    let addresses = Addresses { client: *client.expose(), relayed };
-    let text = Zeroizing::new(serde_json::to_vec(&addresses).unwrap_or_default());
+    let text = Zeroizing::new(serde_json::to_vec(addresses).unwrap_or_default());
     vault.seal_of(tenant, day, id, &text)
 }
 
