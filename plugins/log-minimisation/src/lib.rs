@@ -69,7 +69,7 @@ impl log_plan::Guest for LogMinimisation {
 }
 
 /// A rule for what there is not protects nobody. A kind may be missing because it was not asked about; a field of a
-/// kind that is there is a mistake, and fails the load.
+/// kind that is there is a mistake, without which there is no plan: mandatory fields alone are written.
 fn check(name: &str, kind: &Kind, schemas: &[Schema]) {
     let Some(schema) = schemas.iter().find(|schema| schema.kind == name) else {
         host::log(Level::Warn, &format!("the settings have rules for \"{name}\", which is no kind of this relay's"));

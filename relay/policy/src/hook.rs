@@ -46,14 +46,14 @@ impl Hook {
 
 impl Hook {
     /// Whether this host carries out what is decided there. What it has no occasion for (a recording, a request to
-    /// erase) is never asked; a plan for records is a promise that would not be kept.
+    /// erase) is never asked; a second look at records is a promise that would not be kept.
     pub(crate) const fn is_kept(self) -> bool {
-        !matches!(self, Hook::LogPlan | Hook::LogFilter)
+        !matches!(self, Hook::LogFilter)
     }
 
     /// Whether there is an occasion to ask it.
     pub const fn is_asked(self) -> bool {
-        matches!(self, Hook::Allocate | Hook::PermitPeers | Hook::Geofence)
+        matches!(self, Hook::Allocate | Hook::PermitPeers | Hook::Geofence | Hook::LogPlan)
     }
 }
 

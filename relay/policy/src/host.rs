@@ -14,6 +14,7 @@ use sluice_base::policy::{Denial, Question, Verdict};
 use sluice_base::{Pii, Secret, TenantId};
 use sluice_crypto::HmacSha256Key;
 use sluice_geo::Database;
+use sluice_privacy::Plan;
 use wasmtime::component::Component;
 
 use crate::bindings::sluice::policy::types::{CallContext, Occasion};
@@ -31,10 +32,11 @@ use crate::plugin::{Guest, Plugin, no_hook};
 use crate::pseudonym::{Rotating, derived};
 use crate::queue::Queue;
 use crate::rate::Rate;
+use crate::records::BoundPlan;
 use crate::rest::Rests;
 use crate::sets::Sets;
 use crate::stats::{PluginStats, family};
-use crate::{cases, lock};
+use crate::{cases, lock, records};
 
 /// How a host is made; fixed for its life.
 #[derive(Clone, Debug)]
@@ -139,6 +141,20 @@ impl Table {
     /// Tenants with policies.
     pub fn tenants(&self) -> impl Iterator<Item = TenantId> {
         self.tenants.keys().copied()
+    }
+
+    /// What is written of a tenant's records; none where no plugin has a plan for them.
+    pub fn plan(&self, tenant: TenantId) -> Option<&Arc<Plan>> {
+        self.tenants.get(&tenant)?.records.as_ref().map(|records| &records.plan)
+    }
+
+    /// Plans of records that could not be had, in words.
+    pub fn faults(&self) -> impl Iterator<Item = &str> {
+        self.tenants
+            .values()
+            .filter_map(|bound| bound.records.as_ref())
+            .flat_map(|plan| &plan.faults)
+            .map(String::as_str)
     }
 
     /// Plugins that are bound to anybody.
@@ -483,6 +499,7 @@ impl Host {
             places: self.0.places.clone(),
             sets: table.sets.clone(),
             fences: Vec::new(),
+            records: None,
             tenancies: Vec::new(),
             renewal: Mutex::default(),
         };
@@ -498,6 +515,10 @@ impl Host {
                 let fences = self.fences(plugin, &context, table).map_err(named)?;
                 let voice = voice.clone();
                 bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences, voice });
+            }
+            if plugin.hooks.contains(&Hook::LogPlan) {
+                let plan = records::plan(plugin, *mode, &context, self.deadline());
+                bound.records = BoundPlan::both(bound.records.take(), plan);
             }
             let rest = plugin.rests.of(&names.tenant);
             bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context, rest, voice });

@@ -16,6 +16,7 @@ use crate::host::{Answer, Mode};
 use crate::lines::Voice;
 use crate::lock;
 use crate::plugin::{Plugin, no_hook};
+use crate::records::BoundPlan;
 use crate::rest::Rest;
 use crate::sets::Sets;
 use crate::stats::Outcome;
@@ -29,6 +30,8 @@ pub(crate) struct Bound {
     pub(crate) places: Places,
     pub(crate) sets: Arc<Sets>,
     pub(crate) fences: Vec<BoundFence>,
+    /// What is written of its records; none where no plugin has a plan for them.
+    pub(crate) records: Option<BoundPlan>,
     pub(crate) tenancies: Vec<Tenancy>,
     pub(crate) renewal: Mutex<Renewal>,
 }

@@ -25,6 +25,7 @@ mod plugin;
 mod pseudonym;
 mod queue;
 mod rate;
+mod records;
 mod rest;
 mod scrub;
 mod sets;

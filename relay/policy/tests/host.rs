@@ -9,8 +9,10 @@ use std::time::Duration;
 use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_policy::{
-    EngineChoice, EngineKind, Failure, Host, HostOptions, LoadError, Mode, Node, Plugin, Source, Tenant,
+    EngineChoice, EngineKind, Failure, Hook as PolicyHook, Host, HostOptions, LoadError, Mode, Node, Plugin, Source,
+    Tenant,
 };
+use sluice_privacy::schema::Destination;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -481,6 +483,62 @@ fn a_peer_that_a_policy_denies_is_denied() {
     assert_eq!(ask(&host, question(Hook::Review, 0)), allowed(60), "the allocation itself");
 }
 
+/// A plan for records: what the function does, and the bytes that it answers with.
+fn records(body: &str, plan: &str) -> Guest {
+    let export = format!(
+        r#"(func (export "sluice:policy/log-plan@0.0.1#plan")
+            (param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) {body})"#
+    );
+    // A list of one kind: its name, no fields, no retention, sampling, not per record, no obligations.
+    let more = format!(r#"{export} (data (i32.const 3328) "{plan}") (data (i32.const 3456) "control.beganx")"#);
+    Guest { world: "log-policy", more, ..Guest::default() }
+}
+
+const PLAN: &str = "(i32.const 3328)";
+const SILENT: &str = r"\00";
+const BEGAN: &str = r"\40\0d\00\00\01\00\00\00";
+
+/// What a plan leaves of a field of `control.began`, once it is bound.
+fn left(guest: &Guest, mode: Mode) -> (String, Vec<Arc<Plugin>>, usize) {
+    let host = host(EngineChoice::Auto);
+    let plugin = load(&host, "p", guest).unwrap();
+    bind(&host, &[(plugin.clone(), mode)]);
+    let table = host.table();
+    let left = table.plan(TenantId(0)).map(|plan| {
+        let leaves = plan.leaves(Destination::Control, "began", &[0; 16]).unwrap();
+        format!("{:?} {:?}", leaves.of("person"), leaves.of("lifetime_seconds"))
+    });
+    (left.unwrap_or_default(), vec![plugin], table.faults().count())
+}
+
+#[test]
+fn a_plan_for_records_is_compiled_for_its_tenant() {
+    // At 3392: the kind "control.began".
+    let began = format!(r#"{BEGAN}") (data (i32.const 3392) "\80\0d\00\00\0d"#);
+    for (plan, expected) in [(SILENT, "Value Value"), (&began, "Nothing Value")] {
+        let (left, plugins, faults) = left(&records(PLAN, plan), Mode::Enforce);
+        assert_eq!((left.as_str(), faults), (expected, 0));
+        assert_eq!(plugins[0].stats().verdicts(), [(PolicyHook::LogPlan, "allow", 1)]);
+    }
+}
+
+#[test]
+fn a_plan_that_cannot_be_had_is_the_strictest_and_counted_with_its_reason() {
+    let began = |rest: &str| format!(r#"{BEGAN}") (data (i32.const 3392) "\80\0d\00\00{rest}"#);
+    let per_record = r"\0d\00\00\00".to_owned() + &r"\00".repeat(24) + r"\01";
+    for (body, plan, failure) in [
+        ("(unreachable)", SILENT, Failure::Trap),
+        ("(loop $l (br $l)) (i32.const 3328)", SILENT, Failure::Deadline),
+        (PLAN, &began(r"\0e"), Failure::Answer),
+        (PLAN, &began(&per_record), Failure::Answer),
+    ] {
+        let (left, plugins, faults) = left(&records(body, plan), Mode::Enforce);
+        assert_eq!((left.as_str(), faults, failures(&plugins[0], failure)), ("Nothing Nothing", 1, 1), "{failure:?}");
+    }
+    let (left, plugins, faults) = left(&records("(unreachable)", SILENT), Mode::DryRun);
+    assert_eq!((left.as_str(), faults, failures(&plugins[0], Failure::Trap)), ("", 0, 1));
+}
+
 #[test]
 fn a_plan_that_the_host_does_not_carry_out_is_not_bound() {
     let host = host(EngineChoice::Auto);
@@ -492,7 +550,7 @@ fn a_plan_that_the_host_does_not_carry_out_is_not_bound() {
         plugins: vec![(plugin, Mode::DryRun)],
     };
     let error = host.bind(vec![tenant], Default::default(), Arc::default()).map(drop).unwrap_err().to_string();
-    assert!(error.contains("log-plan") && error.contains("clinic"), "{error}");
+    assert!(error.contains("log-filter") && error.contains("clinic"), "{error}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use sluice_policy::{
     Case, EngineChoice, Grant, Hook, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Table, Tenant,
     digest,
 };
+use sluice_privacy::Plan;
 use sluice_turn::Ledger;
 
 use crate::cli::Failure;
@@ -57,6 +58,13 @@ pub(crate) struct Prepared {
     realms: Arc<[String]>,
 }
 
+impl Prepared {
+    /// Plans of records that could not be had.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = String> {
+        self.table.faults().map(str::to_owned)
+    }
+}
+
 impl Policies {
     /// Those of a configuration, in force.
     pub(crate) fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Arc<Self>, Failure> {
@@ -64,6 +72,11 @@ impl Policies {
         let prepared = policies.prepare(config)?;
         policies.apply(prepared);
         Ok(Arc::new(policies))
+    }
+
+    /// What is written of a tenant's records; none where no plugin has a plan for them.
+    pub(crate) fn plan(&self, tenant: TenantId) -> Option<Arc<Plan>> {
+        self.host()?.table().plan(tenant).cloned()
     }
 
     /// The host, once there was a plugin.

@@ -62,11 +62,12 @@ impl Reloader {
     /// Why everything stays as it is.
     pub(crate) fn put(&self, candidate: Candidate, running: &mut Config) -> Result<Sent, api::Reload> {
         let Candidate { config, changes, policies } = candidate;
+        let warnings = config.warnings.iter().cloned().chain(policies.faults()).collect();
         let answer = api::Reload {
             outcome: if changes.is_empty() { Outcome::Unchanged } else { Outcome::Applied },
             changes: changes.into_iter().map(told).collect(),
             error: None,
-            warnings: config.warnings.clone(),
+            warnings,
         };
         let confirmations = if answer.changes.is_empty() { Vec::new() } else { self.apply(&config, policies)? };
         *running = config;
@@ -117,7 +118,7 @@ impl Reloader {
         self.logging.set(config.log.level);
         let tenants = self.policies.apply(policies);
         if let Some(records) = &self.records {
-            records.configure(records::tenants(config, |_| None));
+            records.configure(records::tenants(config, |tenant| self.policies.plan(tenant)));
         }
         let sent = self.posts.iter().map(|post| self.send(post.clone(), settings.clone())).collect();
         self.review(tenants);

@@ -28,7 +28,7 @@ use crate::reload::Reloader;
 use crate::service::Service;
 use crate::wellbeing::Wellbeing;
 use crate::workers::{Plan, Workers};
-use crate::{development, life, wiring};
+use crate::{development, life, records as recording, wiring};
 
 /// Open files left over where their limit decides how many allocations a development start allows.
 const FILES_SPARE: u32 = 256;
@@ -58,8 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     // Before anybody listens: keys whose end came while nobody looked are gone now.
     let (records, expiries) = record(&config, &metrics, &pseudonyms)?;
     let shared = shared(&config, relays.len())?;
-    let policies = Policies::start(&config, shared.ledger.clone())?;
-    policies.show(&metrics, || os::now().unix_seconds);
+    let policies = policies(&config, &shared, &metrics, records.as_ref())?;
     let plan = Plan {
         options: wiring::options(&config, listeners.clone(), relays.clone(), &local, cores.len() as u8),
         shared,
@@ -191,6 +190,21 @@ fn record(config: &Config, metrics: &Metrics, pseudonyms: &Pseudonyms) -> Result
         records.show(metrics, expiries.clone());
     }
     Ok((records, expiries))
+}
+
+/// Starts the policies. Their plans of records hold before anybody tells something that is recorded.
+fn policies(
+    config: &Config,
+    shared: &Shared,
+    metrics: &Metrics,
+    records: Option<&Records>,
+) -> Result<Arc<Policies>, Failure> {
+    let policies = Policies::start(config, shared.ledger.clone())?;
+    policies.show(metrics, || os::now().unix_seconds);
+    if let Some(records) = records {
+        records.handle().configure(recording::tenants(config, |tenant| policies.plan(tenant)));
+    }
+    Ok(policies)
 }
 
 /// What is fixed for the life of the process.

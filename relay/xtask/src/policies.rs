@@ -31,12 +31,21 @@ const CONDUCTS: &[(&str, &str, u16, &str)] = &[
     ("trap", "permit-peers", 508, "trap"),
 ];
 
+/// What a plan of records does, and the reason that is counted and told. The last one stays in force.
+const PLANS: &[(&str, &str)] = &[
+    ("spin", "deadline"),
+    ("allocate", "memory"),
+    ("recurse", "trap"),
+    ("lie", "answer"),
+    ("oblige", "obligation"),
+    ("trap", "trap"),
+];
+
 /// Components that no configuration with them comes into force: what they do, where, and what is said of it.
 const UNLOADABLE: &[(&str, &str, &str, &str)] = &[
     ("hostile-start-up", "", "", "deadline"),
     ("hostile-describe", "", "", "deadline"),
     ("hostile-ungranted", "", "", "the grant \"kv\""),
-    ("hostile-logs", "", "", "does not carry out"),
     ("hostile-any", "spin", "validate-settings", "deadline"),
     ("hostile-any", "allocate", "validate-settings", "memory"),
     ("hostile-any", "spin", "fences", "deadline"),
@@ -62,6 +71,7 @@ const LANES: &[(&str, Lane)] = &[
     ("policies-hostile", misbehaviour),
     ("policies-commands", commands),
     ("policies-loads", loads),
+    ("policies-records", recorded),
 ];
 
 /// All of it; inside of the namespace.
@@ -127,6 +137,14 @@ fn loads(report: &Report, stage: &Stage) {
     report.test("policies: a component made of JavaScript decides", || javascript(stage));
     report.test("policies: what does not load changes nothing", || unloadable(stage));
     report.test("policies: as the unit runs it, interpreted, which the start says", || as_the_unit(stage));
+}
+
+/// What is written of a tenant whose plugin has a plan for it.
+fn recorded(report: &Report, stage: &Stage) {
+    report.test("policies: records hold what the plan leaves, and no address beyond it", || planned(stage));
+    report.test("policies: a plan of records that cannot be had keeps nothing, and refuses nobody", || {
+        hostile_plans(stage)
+    });
 }
 
 /// A client of `turnutils_uclient` that goes on beside the test.
@@ -297,6 +315,62 @@ fn own_settings(stage: &Stage) -> Result<(), String> {
     stage.reload(&Fence { other_country: Some("US"), ..Fence::default() }, None)?;
     stage.refused(stage.other_port, INSIDE, 403)?;
     stage.served_at(stage.other_port, OUTSIDE)
+}
+
+/// The adversary reads the addresses of whose plan leaves them, and none of whose does not.
+fn planned(stage: &Stage) -> Result<(), String> {
+    stage.reload(&Fence::default(), Some(("log-minimisation", "{ address_days = 0 }")))?;
+    stage.served_at(stage.other_port, INSIDE)?;
+    let line = stage.newest_of("other")?;
+    let is_bare = line["addresses"].is_null() && line["person"].as_str().is_some_and(|p| p.starts_with("user-"));
+    if !is_bare {
+        return Err(format!("the plan leaves more than it says: {line}"));
+    }
+    stage.served(INSIDE)?;
+    let read = stage.read_by_the_adversary()?;
+    if !read.contains("main") || read.contains("other") {
+        return Err(format!("of these tenants addresses were read: {read:?}"));
+    }
+    // The same look at a relay that has no plan to carry out.
+    stage.reload(&Fence::default(), None)?;
+    stage.served_at(stage.other_port, INSIDE)?;
+    match stage.read_by_the_adversary()?.contains("other") {
+        true => Ok(()),
+        false => Err("a plan that is switched off is not seen".to_owned()),
+    }
+}
+
+/// Whatever a plan of records does: the relay serves, says why, and writes what no plan may drop.
+fn hostile_plans(stage: &Stage) -> Result<(), String> {
+    for (what, reason) in PLANS {
+        let of = |error: String| format!("{what}: {error}");
+        let failures = format!("sluice_policy_failures_total{{plugin=\"other\",reason=\"{reason}\"}}");
+        let before = stage.sum(&failures)?;
+        let settings = format!("{{ do = \"{what}\", in = \"log-plan\" }}");
+        stage.write(&Fence::default(), Some(("hostile-logs", &settings)))?;
+        let reload = stage.folder.json(&["reload"])?;
+        let is_told = reload["warnings"].to_string().contains(reason);
+        if reload["outcome"] != "applied" || !is_told {
+            return Err(of(format!("it was to come into force, and {reason} to be told: {reload}")));
+        }
+        stage.counted(&failures, before + 1).map_err(of)?;
+    }
+    stage.served_at(stage.other_port, INSIDE)?;
+    let line = stage.newest_of("other")?;
+    let has = |field: &str| !line[field].is_null();
+    if !has("session") || ["at", "person", "addresses", "lifetime_seconds"].into_iter().any(has) {
+        return Err(format!("a record without a plan is {line}"));
+    }
+    // One that would keep everything for ever keeps what the relay does.
+    stage.reload(&Fence::default(), Some(("hostile-logs", "{}")))?;
+    stage.served_at(stage.other_port, INSIDE)?;
+    let line = stage.newest_of("other")?;
+    let all = ["session", "at", "person", "addresses", "lifetime_seconds"];
+    if all.iter().all(|field| !line[*field].is_null()) {
+        Ok(())
+    } else {
+        Err(format!("the floor is not there: {line}"))
+    }
 }
 
 /// Open all day, and then not any more: who is there is cut, who comes refused.

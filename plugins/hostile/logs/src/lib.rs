@@ -6,7 +6,7 @@ mod conduct;
 
 use sluice_plugin_sdk::types::{Action, Attribute, AttributeValue, CallContext, Prefix};
 
-use bindings::exports::sluice::policy::{log_filter, log_plan, setup};
+use bindings::exports::sluice::policy::{log_plan, setup};
 use conduct::{Lie, behave};
 
 mod bindings {
@@ -19,9 +19,7 @@ mod bindings {
         inline: "
             package sluice:hostile;
             world logs {
-                include sluice:policy/base@0.0.1;
-                export sluice:policy/log-plan@0.0.1;
-                export sluice:policy/log-filter@0.0.1;
+                include sluice:policy/log-policy@0.0.1;
             }
         ",
         world: "sluice:hostile/logs",
@@ -78,28 +76,9 @@ impl log_plan::Guest for Hostile {
             fields: schema.fields.into_iter().map(keep).collect(),
             retention: Some(u32::MAX),
             sampling: log_plan::Sampling::All,
-            per_record: true,
+            per_record: false,
             obligations: obligations(lie),
         };
         schemas.into_iter().map(plan).collect()
-    }
-}
-
-impl log_filter::Guest for Hostile {
-    fn filter(_: CallContext, records: Vec<log_filter::LogRecord>) -> Vec<log_filter::Disposition> {
-        let lie = conduct::at("filter");
-        let tightening = || log_filter::Tightening {
-            fields: vec![log_filter::FieldAction {
-                name: "no-such-field".to_owned(),
-                action: Action::Replace(conduct::long_text(lie)),
-            }],
-            retention: Some(u32::MAX),
-        };
-        let number = if lie == Some(Lie::Absurd) { records.len() + 1 } else { records.len() };
-        let disposition = |_| match lie {
-            Some(_) => log_filter::Disposition::Tighten(tightening()),
-            None => log_filter::Disposition::AsPlanned,
-        };
-        (0..number).map(disposition).collect()
     }
 }

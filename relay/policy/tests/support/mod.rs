@@ -54,7 +54,7 @@ impl Guest {
     /// Its component.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let admission = match self.world {
-            "base" | "geofence-policy" => String::new(),
+            "base" | "geofence-policy" | "log-policy" => String::new(),
             _ => format!(
                 r#"(func (export "sluice:policy/admission@0.0.1#allocate") (param i32) (result i32) {})
                    (func (export "sluice:policy/admission@0.0.1#permit-peers") (param i32) (result i32) {})"#,

@@ -1,5 +1,6 @@
 //! A relay with two tenants: of the one a fence decides, of the other whatever plugin a test gives it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use sluice_geo::write::Writer;
 
 use crate::life::{Folder, wait_for};
 use crate::server::{self, Server};
-use crate::{clients, netns, personal, shell, turnutils};
+use crate::{adversary, clients, netns, personal, shell, turnutils};
 
 /// How long one client may take.
 const CLIENT_LIMIT: Duration = Duration::from_secs(30);
@@ -30,6 +31,7 @@ pub(super) struct Stage {
     pub(super) other_port: u16,
     peer_port: u16,
     metrics: SocketAddr,
+    _keys: Keys,
 }
 
 /// What decides for the first tenant.
@@ -75,7 +77,8 @@ impl Stage {
             Ok(server.output().contains("fence 0.1.0 decides geofence for main").then_some(()))
         })
         .map_err(|error| format!("{error}\n{}", shell::tail(&server.output(), 20)))?;
-        Ok(Stage { folder, server, log, port, other_port, peer_port, metrics })
+        let _keys = Keys(keys(&folder));
+        Ok(Stage { folder, server, log, port, other_port, peer_port, metrics, _keys })
     }
 
     /// Where its clients are.
@@ -174,6 +177,40 @@ impl Stage {
         lines.filter(|line| line["event"] == event).collect()
     }
 
+    /// The record of the beginning of a tenant's newest session.
+    pub(super) fn newest_of(&self, tenant: &str) -> Result<Value, String> {
+        let tail = self.folder.json(&["audit", "tail", "-n", "20"])?;
+        let entries = tail["entries"].as_array().into_iter().flatten();
+        let connects = entries.filter(|entry| entry["tenant"] == tenant && entry["kind"] == "connect");
+        let newest = connects.max_by_key(|entry| entry["seq"].as_u64());
+        let session = newest.ok_or_else(|| format!("{tenant} has no session: {tail}"))?["session"].clone();
+        wait_for("the record of the newest session", || {
+            Ok(self.records("began").into_iter().find(|line| line["session"] == session))
+        })
+    }
+
+    /// The tenants of whose clients the adversary reads an address by the keys that are there; it fails where it finds
+    /// one in clear.
+    pub(super) fn read_by_the_adversary(&self) -> Result<BTreeSet<String>, String> {
+        // What it shows is written before.
+        self.folder.json(&["audit", "tail", "-n", "1"])?;
+        let copy = self.folder.0.join("copy");
+        copy_all(&self.folder.0.join("state"), &copy)?;
+        std::fs::copy(sink(&self.folder), copy.join("shipped.jsonl")).map_err(|e| e.to_string())?;
+        let addresses: String = [INSIDE].map(|client| format!("{} 1\n", netns::client_v4(client))).concat();
+        let commands = format!("take {}\njudge {}\n", copy.display(), keys(&self.folder).display());
+        let answers = adversary::answers(&self.folder.0, &addresses, &commands);
+        std::fs::remove_dir_all(&copy).map_err(|e| e.to_string())?;
+        let answers = answers?;
+        let [_, told] = answers.as_slice() else { return Err("it says too little".to_owned()) };
+        if told["in_clear"] != Value::Array(Vec::new()) {
+            return Err(format!("addresses in clear: {told}"));
+        }
+        // A tenant and a day.
+        let read = told["recovered"].as_object().into_iter().flatten().map(|(epoch, _)| epoch);
+        Ok(read.filter_map(|epoch| Some(epoch.split_once(' ')?.0.to_owned())).collect())
+    }
+
     /// Ends it; what it has said and written is added to what is shown.
     pub(super) fn end(self, shown: &mut String) -> Result<(), String> {
         let Stage { folder, server, log, .. } = self;
@@ -184,6 +221,38 @@ impl Stage {
             shown.push_str(&text);
         }
         ended
+    }
+}
+
+/// What is removed meanwhile is left out.
+fn copy_all(from: &Path, to: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", from.display());
+    std::fs::create_dir_all(to).map_err(failed)?;
+    for entry in std::fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let target = to.join(entry.file_name());
+        if entry.file_type().map_err(failed)?.is_dir() {
+            copy_all(&entry.path(), &target)?;
+        } else if let Err(error) = std::fs::copy(entry.path(), &target)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(failed(error));
+        }
+    }
+    Ok(())
+}
+
+/// Where keys of the day are: in memory, where alone they are put into files.
+fn keys(folder: &Folder) -> PathBuf {
+    Path::new("/dev/shm").join(folder.0.file_name().unwrap_or_default())
+}
+
+/// A directory that goes with its stage.
+struct Keys(PathBuf);
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -273,7 +342,7 @@ fn configuration(
              state_directory = \"{0}/state\"\nkeys_directory = \"{1}\"\n\
              [[spool.sink]]\nkind = \"file\"\npath = \"{2}\"\n[geo]\ndatabase = \"{0}/places.mmdb\"\n",
             folder.0.display(),
-            folder.keys().display(),
+            keys(folder).display(),
             sink(folder).display()
         ),
         plugin(

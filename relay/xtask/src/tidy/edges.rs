@@ -14,7 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sluice-privacy", &["sluice-base", "sluice-crypto"]),
     ("sluice-record", &["sluice-base", "sluice-privacy", "sluice-crypto"]),
     ("sluice-geo", &["sluice-base"]),
-    ("sluice-policy", &["sluice-base", "sluice-crypto", "sluice-geo"]),
+    ("sluice-policy", &["sluice-base", "sluice-crypto", "sluice-geo", "sluice-privacy"]),
     ("sluice-worker", &["sluice-base", "sluice-wire", "sluice-metrics", "sluice-turn"]),
     ("sluice-admin", &["sluice-base", "sluice-config", "sluice-crypto", "sluice-metrics", "sluice-privacy"]),
     (
