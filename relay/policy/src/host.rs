@@ -367,7 +367,7 @@ impl Host {
     pub fn bind(&self, tenants: Vec<Tenant>, node: Node, sets: Arc<Sets>) -> Result<Table, BindError> {
         let mut table = Table { node, sets, ..Table::default() };
         for tenant in tenants.into_iter().filter(|tenant| !tenant.plugins.is_empty()) {
-            let bound = self.bound(&tenant, &table)?;
+            let bound = self.bound(&tenant, &table, None)?;
             table.tenants.insert(tenant.id, Arc::new(bound));
             for (plugin, _) in &tenant.plugins {
                 if table.plugins.iter().all(|known| !Arc::ptr_eq(known, plugin)) {
@@ -399,8 +399,8 @@ impl Host {
         self.0.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks again for the plans of those tenants of which one has half run out. It runs guests: not for a thread that
-    /// others wait for.
+    /// Asks again for the plans of those tenants of which one has half run out or could not be had. It runs guests: not
+    /// for a thread that others wait for.
     pub fn renew(&self) -> Renewed {
         let (table, now) = (self.table(), Instant::now());
         let has_ended = |(_, bound): &(&TenantId, &Arc<Bound>)| bound.has_ended(now);
@@ -411,8 +411,9 @@ impl Host {
             let Some(before) = table.tenants.get(&tenant.id).filter(|bound| bound.is_to_be_renewed(now)) else {
                 continue;
             };
-            match self.bound(tenant, &table) {
+            match self.bound(tenant, &table, before.records_kept()) {
                 Ok(bound) => {
+                    bound.succeeds(before, now);
                     if before.is_stale(now) || !bound.plans_are_like(before) {
                         renewed.changed.push(tenant.id);
                     }
@@ -490,7 +491,8 @@ impl Host {
         Instant::now() + self.0.options.deadline
     }
 
-    fn bound(&self, tenant: &Tenant, table: &Table) -> Result<Bound, BindError> {
+    /// With the plan of records that is known already, if it is.
+    fn bound(&self, tenant: &Tenant, table: &Table, records: Option<BoundPlan>) -> Result<Bound, BindError> {
         let names = self.names(&tenant.name);
         let mut bound = Bound {
             names: names.clone(),
@@ -499,10 +501,11 @@ impl Host {
             places: self.0.places.clone(),
             sets: table.sets.clone(),
             fences: Vec::new(),
-            records: None,
+            records,
             tenancies: Vec::new(),
             renewal: Mutex::default(),
         };
+        let is_planned = bound.records.is_some();
         for (plugin, mode) in &tenant.plugins {
             let named = |error| BindError { tenant: tenant.name.clone(), plugin: plugin.name.to_string(), error };
             if let Some(hook) = plugin.hooks.iter().find(|hook| !hook.is_kept()) {
@@ -516,7 +519,7 @@ impl Host {
                 let voice = voice.clone();
                 bound.fences.push(BoundFence { plugin: plugin.clone(), mode: *mode, fences, voice });
             }
-            if plugin.hooks.contains(&Hook::LogPlan) {
+            if plugin.hooks.contains(&Hook::LogPlan) && !is_planned {
                 let plan = records::plan(plugin, *mode, &context, self.deadline());
                 bound.records = BoundPlan::both(bound.records.take(), plan);
             }

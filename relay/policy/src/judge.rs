@@ -44,6 +44,8 @@ pub(crate) struct Renewal {
     pause: Duration,
     /// That a plan has run out was seen.
     is_over: bool,
+    /// After a plan of records could not be had: when it is tried again, and after which pause.
+    records: Option<(Instant, Duration)>,
 }
 
 /// One plugin's fences for one tenant.
@@ -78,7 +80,28 @@ impl Bound {
     /// Whether its plans are to be asked for again.
     pub(crate) fn is_to_be_renewed(&self, now: Instant) -> bool {
         let is_due = |bound: &BoundFence| bound.fences.renewal.is_some_and(|(at, _)| now >= at);
-        self.fences.iter().any(is_due) && lock(&self.renewal).next.is_none_or(|next| now >= next)
+        let renewal = lock(&self.renewal);
+        let fences = self.fences.iter().any(is_due) && renewal.next.is_none_or(|next| now >= next);
+        fences || (self.lacks_records() && renewal.records.is_none_or(|(next, _)| now >= next))
+    }
+
+    /// Whether a plan for its records could not be had.
+    fn lacks_records(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| !records.faults.is_empty())
+    }
+
+    /// The plan for its records, which holds until plugins or settings are other ones; none where one could not be had.
+    pub(crate) fn records_kept(&self) -> Option<BoundPlan> {
+        self.records.clone().filter(|_| !self.lacks_records())
+    }
+
+    /// Takes the place of those of a former time: what could not be had again is tried later than the last time.
+    pub(crate) fn succeeds(&self, before: &Bound, now: Instant) {
+        if self.lacks_records() {
+            let pause = lock(&before.renewal).records.map_or(Duration::ZERO, |(_, pause)| pause);
+            let pause = (pause * 2).clamp(PLAN_RETRY_MIN, PLAN_RETRY_MAX);
+            lock(&self.renewal).records = Some((now + pause, pause));
+        }
     }
 
     /// They could not be had.
@@ -100,7 +123,9 @@ impl Bound {
 
     /// Whether its plans say the same as those of another time.
     pub(crate) fn plans_are_like(&self, other: &Bound) -> bool {
-        self.fences.len() == other.fences.len()
+        let records = |bound: &Bound| bound.records.as_ref().map(|records| records.plan.clone());
+        records(self) == records(other)
+            && self.fences.len() == other.fences.len()
             && self.fences.iter().zip(&other.fences).all(|(a, b)| a.fences.are_like(&b.fences))
     }
 

@@ -20,6 +20,7 @@ use crate::scrub;
 use crate::stats::Outcome;
 
 /// What is written of one tenant's records.
+#[derive(Clone)]
 pub(crate) struct BoundPlan {
     pub(crate) plan: Arc<Plan>,
     /// Why a plugin's plan could not be had, in words.

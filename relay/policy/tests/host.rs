@@ -12,6 +12,7 @@ use sluice_policy::{
     EngineChoice, EngineKind, Failure, Hook as PolicyHook, Host, HostOptions, LoadError, Mode, Node, Plugin, Source,
     Tenant,
 };
+use sluice_privacy::Plan;
 use sluice_privacy::schema::Destination;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -537,6 +538,27 @@ fn a_plan_that_cannot_be_had_is_the_strictest_and_counted_with_its_reason() {
     }
     let (left, plugins, faults) = left(&records("(unreachable)", SILENT), Mode::DryRun);
     assert_eq!((left.as_str(), faults, failures(&plugins[0], Failure::Trap)), ("", 0, 1));
+}
+
+#[test]
+fn a_plan_that_could_not_be_had_is_asked_for_again_and_then_holds() {
+    let host = host(EngineChoice::Auto);
+    let later = 1000 * (std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1);
+    let body = format!("(if (i64.lt_u (local.get 2) (i64.const {later})) (then (unreachable))) {PLAN}");
+    let plugin = load(&host, "p", &records(&body, SILENT)).unwrap();
+    bind(&host, &[(plugin, Mode::Enforce)]);
+    let plan = || host.table().plan(TenantId(0)).cloned().unwrap();
+    assert_eq!((*plan() == Plan::strictest(), host.table().faults().count()), (true, 1));
+    let changed = loop {
+        let renewed = host.renew();
+        if !renewed.changed.is_empty() {
+            break renewed.changed;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!((changed, host.table().faults().count()), (vec![TenantId(0)], 0));
+    assert_eq!(*plan(), Plan::floor());
+    assert!(host.renew().changed.is_empty());
 }
 
 #[test]

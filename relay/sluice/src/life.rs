@@ -211,6 +211,9 @@ impl Life {
             Event::Places => self.look_at_policies(),
             Event::Looked(tenants) => {
                 self.looking = false;
+                if !tenants.is_empty() {
+                    self.reloader.record(&self.config);
+                }
                 self.reloader.review(tenants);
             }
             Event::Read(read) => self.read(*read),

@@ -117,12 +117,17 @@ impl Reloader {
         self.ledger.set_limits(total, &tenants);
         self.logging.set(config.log.level);
         let tenants = self.policies.apply(policies);
-        if let Some(records) = &self.records {
-            records.configure(records::tenants(config, |tenant| self.policies.plan(tenant)));
-        }
+        self.record(config);
         let sent = self.posts.iter().map(|post| self.send(post.clone(), settings.clone())).collect();
         self.review(tenants);
         Ok(sent)
+    }
+
+    /// Has records written by the plans in force.
+    pub(crate) fn record(&self, config: &Config) {
+        if let Some(records) = &self.records {
+            records.configure(records::tenants(config, |tenant| self.policies.plan(tenant)));
+        }
     }
 
     /// Has every worker ask again about all that lives of these tenants, and once more when nothing can be under way
