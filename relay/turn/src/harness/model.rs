@@ -192,6 +192,8 @@ pub fn shared_with(options: &ServerOptions, total: AccountLimits, tenants: &[Ten
 /// What left the relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sent {
+    /// When.
+    pub at: Mono,
     /// By this socket.
     pub socket: SocketId,
     /// To this address.
@@ -297,7 +299,7 @@ impl Relay {
         let disposition = self.packet(socket, from, &mut packet);
         if let Disposition::Relay { socket, to, options } = disposition {
             let bytes = packet.payload().to_vec();
-            self.sent.push(Sent { socket, to, bytes, dont_fragment: options.dont_fragment });
+            self.sent.push(Sent { at: self.now.mono, socket, to, bytes, dont_fragment: options.dont_fragment });
         }
         self.take_sent()
     }
@@ -447,7 +449,7 @@ impl Relay {
                 }
                 Output::Send { socket, to, reply } => {
                     let bytes = reply.bytes().to_vec();
-                    self.sent.push(Sent { socket, to, bytes, dont_fragment: false });
+                    self.sent.push(Sent { at: self.now.mono, socket, to, bytes, dont_fragment: false });
                 }
                 Output::Tell(worker, message) => self.told.push((worker, message)),
                 Output::Event(event) => self.events.push(event),

@@ -130,16 +130,16 @@ impl Oracle {
         let at_address = |other: &&Client| other.address == client.address;
         assert!(clients.iter().filter(at_address).any(|client| client.trusts(&answer)), "signed for its client");
         if let Some(asked) = self.asked.remove(&message.transaction.0) {
-            self.answered.insert(message.transaction.0, relay.now.mono);
+            // A long wait has answers of long ago, which are forgotten by now.
+            self.answered.insert(message.transaction.0, sent.at);
             if code == 200 {
-                self.learn(relay, client, &answer, &asked);
+                self.learn(relay, sent.at, client, &answer, &asked);
             }
         }
         answer.token()
     }
 
-    fn learn(&mut self, relay: &Relay, client: &Client, answer: &Answer, asked: &Asked) {
-        let now = relay.now.mono;
+    fn learn(&mut self, relay: &Relay, now: Mono, client: &Client, answer: &Answer, asked: &Asked) {
         let message = answer.message();
         let until = now.after(Duration::from_secs(u64::from(answer.lifetime().unwrap_or(0))));
         if message.method == Method::ALLOCATE {
