@@ -19,12 +19,13 @@ pub(super) const PASSWORD: &str = "p";
 const REALM: &str = "realm.test";
 
 /// What is bound to the tenant of [`Kind::Policies`], with its settings.
-const PLUGINS: [(&str, &str); 3] = [
+const PLUGINS: [(&str, &str); 4] = [
     (
         "geofence",
         "{ clients = { only = [\"DE\"] }, unknown_clients = \"refuse\", peers = { only = [\"DE\"] }, \
          unknown_peers = \"refuse\", nodes = \"any\", storage = \"any\" }",
     ),
+    ("log-minimisation", "{ address_days = 1 }"),
     ("recording-consent", "{ purposes = { training = { kinds = [\"audio\"], retention_days = 1 } } }"),
     ("template", "{ per_user = 1000 }"),
 ];
@@ -47,7 +48,7 @@ pub(super) enum Kind {
     WebrtcRs,
     /// sluice on io_uring with all records on: sessions, keys, spool. Only where it is named.
     Recording,
-    /// sluice on io_uring with three plugins bound to its tenant, one of which is asked about every allocation. Only
+    /// sluice on io_uring with four plugins bound to its tenant, one of which is asked about every allocation. Only
     /// where it is named.
     Policies,
     /// A second sluice on io_uring: what a run against itself shows. Only where it is named.
@@ -214,7 +215,8 @@ fn configuration(kind: Kind, address: SocketAddrV4, folder: &Path) -> String {
     text
 }
 
-/// A fence around the load generator, consent to recordings of which there are none, and a count of allocations.
+/// A fence around the load generator, a plan of records and consent to recordings of which there are none, and a count of
+/// allocations.
 fn policies(folder: &Path) -> Result<String, String> {
     let database = folder.join("places.mmdb");
     let mut writer = Writer::new(std::time::UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?.as_secs());
