@@ -220,7 +220,7 @@ impl Tenant {
     }
 
     /// Nobody can sign in: a configuration that was read has no such tenant.
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.secrets.is_empty() && self.users.is_empty()
     }
 }

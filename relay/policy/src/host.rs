@@ -143,6 +143,16 @@ impl Table {
         self.tenants.keys().copied()
     }
 
+    /// What decided for tenants that are gone goes on deciding about what they have left behind: their allocations live
+    /// until their end, and their records are not over yet. Nothing renews it.
+    pub fn keep_gone(&mut self, before: &Table, gone: &[TenantId]) {
+        for tenant in gone {
+            if let Some(bound) = before.tenants.get(tenant) {
+                self.tenants.entry(*tenant).or_insert_with(|| bound.clone());
+            }
+        }
+    }
+
     /// What is written of a tenant's records; none where no plugin has a plan for them.
     pub fn plan(&self, tenant: TenantId) -> Option<&Arc<Plan>> {
         self.tenants.get(&tenant)?.records.as_ref().map(|records| &records.plan)

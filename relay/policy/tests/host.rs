@@ -75,6 +75,17 @@ fn who_has_no_policies_is_not_asked() {
 }
 
 #[test]
+fn what_a_tenant_that_is_gone_has_left_behind_stays_under_its_policies() {
+    let (host, _) = bound(EngineChoice::Auto, &[Guest::allocating(DENY)]);
+    let mut table = host.bind(Vec::new(), Node::default(), Arc::default()).unwrap();
+    table.keep_gone(&host.table(), &[TenantId(0), TenantId(1)]);
+    host.swap(table);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Deny(Denial::Quota));
+    host.swap(host.bind(Vec::new(), Node::default(), Arc::default()).unwrap());
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Allow(Grant::default()));
+}
+
+#[test]
 fn a_dry_run_decides_nothing_and_is_counted() {
     let host = host(EngineChoice::Auto);
     let plugin = load(&host, "p", &Guest::allocating(DENY)).unwrap();

@@ -56,6 +56,8 @@ pub(crate) struct Prepared {
     table: Table,
     running: Running,
     realms: Arc<[String]>,
+    /// Tenants that have left allocations behind, perhaps.
+    gone: Vec<TenantId>,
 }
 
 impl Prepared {
@@ -92,9 +94,11 @@ impl Policies {
         let places = config.geo.database.as_deref().map(Places::open).transpose();
         let places = places.map_err(|error| format!("geo.database: {error}"))?;
         let realms = realms(config);
+        let gone = config.tenants.iter().enumerate().filter(|(_, tenant)| tenant.is_gone());
+        let gone = gone.map(|(id, _)| TenantId(id as u16)).collect();
         if config.plugins.is_empty() && self.host().is_none() {
             let running = Running { places, ..Running::default() };
-            return Ok(Prepared { table: Table::default(), running, realms });
+            return Ok(Prepared { table: Table::default(), running, realms, gone });
         }
         let host = self.host_for(config)?;
         let sets = Arc::new(sets(config));
@@ -111,7 +115,7 @@ impl Policies {
             let _ = writeln!(fingerprint, "{} {:?}", tenant.name, bindings(tenant, &loaded));
         }
         let table = host.bind(tenants, node(config), sets).map_err(|error| error.to_string())?;
-        Ok(Prepared { table, running: Running { places, loaded, fingerprint, told: false }, realms })
+        Ok(Prepared { table, running: Running { places, loaded, fingerprint, told: false }, realms, gone })
     }
 
     /// What a reload would change beside the keys of the configuration: files with another content.
@@ -131,7 +135,7 @@ impl Policies {
 
     /// Puts prepared policies in force; the tenants for whom something else decides now.
     pub(crate) fn apply(&self, prepared: Prepared) -> Vec<TenantId> {
-        let Prepared { table, running: new, realms } = prepared;
+        let Prepared { mut table, running: new, realms, gone } = prepared;
         *self.realms.write().unwrap_or_else(PoisonError::into_inner) = realms;
         let mut running = self.running();
         // It lives until the table in force is another one, so that no worker is the last to have its plugins.
@@ -142,7 +146,9 @@ impl Policies {
         host.set_places(running.places.as_ref().map(Places::database));
         let changed = before.fingerprint != running.fingerprint;
         drop(running);
-        let mut tenants: Vec<TenantId> = host.table().tenants().chain(table.tenants()).collect();
+        let was_in_force = host.table();
+        table.keep_gone(&was_in_force, &gone);
+        let mut tenants: Vec<TenantId> = was_in_force.tenants().chain(table.tenants()).collect();
         tenants.sort_unstable();
         tenants.dedup();
         for plugin in table.plugins() {
