@@ -109,6 +109,8 @@ impl Bound {
         let mut renewal = lock(&self.renewal);
         renewal.pause = (renewal.pause * 2).clamp(PLAN_RETRY_MIN, PLAN_RETRY_MAX);
         renewal.next = Some(now + renewal.pause);
+        // They are asked for together.
+        renewal.records = Some((now + renewal.pause, renewal.pause));
     }
 
     /// Whether a plan of its has run out since this was last asked.
