@@ -11,7 +11,7 @@ use sluice_base::limits::PLUGIN_SETTINGS_BYTES_MAX;
 use sluice_config::{Config, PluginChange, PluginEntry};
 use sluice_policy::{Grant, digest};
 
-use super::site::{Site, SiteArgs};
+use super::site::{NotPut, Site, SiteArgs};
 use super::store::Store;
 use crate::cli::Failure;
 use crate::policies::read;
@@ -152,6 +152,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<(), Failure> {
     let settings = args.settings.as_deref().map(settings_in).transpose()?;
     let mut draft = site.draft()?;
     let former = draft.plugin(&name).and_then(|entry| pinned(&site, entry));
+    let mut history = store.history()?;
     let installed = store.take(&args.file)?;
     let written = installed.file.strip_prefix(site.folder()).unwrap_or(&installed.file).display().to_string();
     let change = PluginChange {
@@ -160,19 +161,31 @@ pub(super) fn install(args: &InstallArgs) -> Result<(), Failure> {
         grants: (!args.grants.is_empty()).then(|| args.grants.clone()),
         settings,
     };
-    let put = draft.put_plugin(&name, &change).map_err(|error| site.wrong(&error)).and_then(|()| site.put(&draft));
-    let reload = put.inspect_err(|_| installed.undo()).map_err(with_advice)?;
+    let drafted = draft.put_plugin(&name, &change).map_err(|error| NotPut::AsItWas(site.wrong(&error)));
+    let put = drafted.and_then(|()| site.put(&draft)).inspect_err(|why| {
+        // Otherwise the file may name it, or the relay run it.
+        if matches!(why, NotPut::AsItWas(_)) {
+            installed.undo();
+        }
+    });
+    let reload = put.map_err(|why| with_advice(why.into()))?;
     let former_digest = former.as_ref().and_then(PluginEntry::digest).map(str::to_owned);
     let changed = site.is_changed(&draft);
     if changed {
-        let mut history = store.history()?;
         history.extend(former);
-        store.remember(history)?.let_go(Path::new(&written));
+        store.remember(history).map_err(|error| not_remembered(&name, &error))?.let_go(Path::new(&written));
     }
     let before = former_digest.as_ref().filter(|_| changed).map_or_else(String::new, |was| format!(" and was {was}"));
     let words = format!("{name} is {}{before}", installed.digest);
     let digest = Some(installed.digest);
     Done { digest, former_digest, changed, reload, ..Done::new(&site, &name, words) }.tell(&args.site)
+}
+
+/// What was done, and that the way back is not written down.
+fn not_remembered(name: &str, error: &str) -> Failure {
+    format!(
+        "{name} is installed, but what was there before is not written down, so that a rollback knows it not: {error}"
+    )
 }
 
 /// What else can be done about a refusal than the text says, which is for those who write the file.
@@ -274,7 +287,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
     let former = history.pop().ok_or_else(|| site.wrong(&format!("there was no {name} before this one")))?;
     draft.restore_plugin(name, &former).map_err(|error| site.wrong(&error))?;
     let reload = site.put(&draft)?;
-    store.remember(history)?;
+    store.remember(history).map_err(|error| not_remembered(name, &error))?;
     let [digest, former_digest] = [&former, &current].map(|entry| entry.digest().map(str::to_owned));
     let words = format!("{name} is {} again", digest.as_deref().unwrap_or_default());
     Done { digest, former_digest, reload, ..Done::new(&site, name, words) }.tell(site_args)

@@ -32,23 +32,45 @@ pub(crate) struct SiteArgs {
 /// A configuration file that nobody else's command changes meanwhile.
 pub(super) struct Site<'a> {
     args: &'a SiteArgs,
-    /// Without links.
+    /// As the relay is given it: relative paths start from its folder.
     pub(super) path: PathBuf,
+    /// The same without links, which is what is replaced.
+    target: PathBuf,
     text: String,
     /// Held for as long as this lives.
     _lock: File,
+}
+
+/// Why a change is not made.
+#[derive(Debug)]
+pub(super) enum NotPut {
+    /// The file is what it was, and so is what is in force.
+    AsItWas(Failure),
+    /// The new file is there, or what it names may be in force.
+    Unsure(Failure),
+}
+
+impl From<NotPut> for Failure {
+    fn from(why: NotPut) -> Self {
+        match why {
+            NotPut::AsItWas(error) | NotPut::Unsure(error) => error,
+        }
+    }
 }
 
 impl<'a> Site<'a> {
     /// The file of the arguments, or that of the running relay.
     pub(super) fn open(args: &'a SiteArgs) -> Result<Self, Failure> {
         let path = args.file()?;
-        let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-        let text = config_text(&path).map_err(|error| format!("{} {error}", path.display()))?;
-        let lock = File::open(folder(&path)).map_err(|error| format!("{}: {error}", folder(&path).display()))?;
-        let held = |error| format!("{}: another command is changing a file there: {error}", folder(&path).display());
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let (named, target) = (std::path::absolute(&path).map_err(failed)?, path.canonicalize().map_err(failed)?);
+        let folder = folder(&target);
+        let lock = File::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let held = |error| format!("{}: another command is changing a file there: {error}", folder.display());
         lock.try_lock().map_err(held)?;
-        Ok(Site { args, path, text, _lock: lock })
+        // Only now: whoever held it until now has changed it.
+        let text = config_text(&target).map_err(|error| format!("{} {error}", path.display()))?;
+        Ok(Site { args, path: named, target, text, _lock: lock })
     }
 
     /// The folder that relative paths of the file start from.
@@ -79,41 +101,51 @@ impl<'a> Site<'a> {
     /// Puts a changed file in the place of this one, and in force; without a relay there is no answer.
     ///
     /// # Errors
-    /// Why the file is what it was.
-    pub(super) fn put(&self, draft: &Draft) -> Result<Option<api::Reload>, Failure> {
+    /// [`NotPut`].
+    pub(super) fn put(&self, draft: &Draft) -> Result<Option<api::Reload>, NotPut> {
         let text = draft.text();
         if text == self.text {
             return Ok(None);
         }
-        let unchanged = |error: Failure| format!("{error}\n{} is what it was", self.path.display());
+        let unchanged = |error: Failure| NotPut::AsItWas(format!("{error}\n{} is what it was", self.path.display()));
         let config = self.parsed(&text).map_err(unchanged)?;
         // All that is loaded by it, with its cases, as a start would.
         Policies::start(&config, wiring::ledger(&config)).map_err(unchanged)?;
+        if !self.holds(&self.text) {
+            let path = self.path.display();
+            return Err(NotPut::AsItWas(format!("{path} was changed by somebody else meanwhile: nothing is done")));
+        }
         self.replace(&text).map_err(unchanged)?;
         if self.args.no_reload {
             return Ok(None);
         }
-        match self.args.ask.asked::<api::Reload>(Method::POST, api::RELOAD)? {
+        let asked = self.args.ask.asked::<api::Reload>(Method::POST, api::RELOAD).map_err(NotPut::Unsure)?;
+        match asked {
             Ok(answer) if answer.outcome.is_well() || answer.outcome == Outcome::Unconfirmed => Ok(Some(answer)),
             Ok(answer) => Err(self.put_back(&text, &reload::text(&answer))),
-            Err(error @ (ClientError::Unreachable { .. } | ClientError::Refused(_))) => {
-                Err(self.put_back(&text, &error.to_string()))
-            }
+            Err(error) if is_no(&error) => Err(self.put_back(&text, &error.to_string())),
             // It may have done it, so that a file that was put back would not be what is in force.
-            Err(error) => {
-                Err(format!("{error}: {} is changed; `sluice reload` says whether it holds", self.path.display()))
+            Err(error) => Err(NotPut::Unsure(format!(
+                "{error}: {} is changed; `sluice reload` says whether it holds",
+                self.path.display()
+            ))),
+        }
+    }
+
+    fn put_back(&self, written: &str, why: &str) -> NotPut {
+        let path = self.path.display();
+        match self.holds(written).then(|| self.replace(&self.text)) {
+            Some(Ok(())) => NotPut::AsItWas(format!("{why}\n{path} is what it was")),
+            Some(Err(error)) => NotPut::Unsure(format!("{why}\n{error}: {path} is not what is in force")),
+            None => {
+                NotPut::Unsure(format!("{why}\n{path} was changed by somebody else meanwhile, and is not put back"))
             }
         }
     }
 
-    fn put_back(&self, written: &str, why: &str) -> Failure {
-        let is_ours = config_text(&self.path).is_ok_and(|found| found == written);
-        let path = self.path.display();
-        match is_ours.then(|| self.replace(&self.text)) {
-            Some(Ok(())) => format!("{why}\n{path} is what it was"),
-            Some(Err(error)) => format!("{why}\n{error}: {path} is not what is in force"),
-            None => format!("{why}\n{path} was changed by somebody else meanwhile, and is not put back"),
-        }
+    /// Whether the file says this, and nobody else has changed it.
+    fn holds(&self, text: &str) -> bool {
+        config_text(&self.target).is_ok_and(|found| found == text)
     }
 
     fn parsed(&self, text: &str) -> Result<Config, Failure> {
@@ -122,7 +154,7 @@ impl<'a> Site<'a> {
     }
 
     fn replace(&self, text: &str) -> Result<(), Failure> {
-        replace(&self.path, text).map_err(|error| format!("{} cannot be replaced: {error}", self.path.display()))
+        replace(&self.target, text).map_err(|error| format!("{} cannot be replaced: {error}", self.path.display()))
     }
 }
 
@@ -138,7 +170,8 @@ impl SiteArgs {
         match (&self.config, running) {
             (Some(file), _) if self.no_reload => Ok(file.clone()),
             (None, Some(running)) => Ok(running.into()),
-            (Some(file), Some(running)) if is_same(file, running.as_ref()) => Ok(file.clone()),
+            // By the relay's own name for it, from whose folder relative paths start.
+            (Some(file), Some(running)) if is_same(file, running.as_ref()) => Ok(running.into()),
             (Some(file), Some(running)) => Err(format!(
                 "the relay at {} runs {running} and not {}: name its --socket, or say --no-reload",
                 self.ask.socket().display(),
@@ -148,6 +181,15 @@ impl SiteArgs {
                 Err("the running relay was started without a configuration: there is nothing to change".to_owned())
             }
         }
+    }
+}
+
+/// Whether a relay has surely not done what it was asked: one that is slow or stopping may have.
+fn is_no(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Refused(problem) => !matches!(problem.status, 503 | 504),
+        _ => false,
     }
 }
 
@@ -231,10 +273,43 @@ mod tests {
             ("[log]\nlevel = \"loud\"\n", "log.level"),
             ("[[plugin]]\nname = \"gone\"\nfile = \"gone.wasm\"\n", "gone.wasm: cannot be read"),
         ] {
-            let error = site.put(&Draft::parse(&format!("{FILE}{lines}")).unwrap()).unwrap_err();
+            let error: Failure = site.put(&Draft::parse(&format!("{FILE}{lines}")).unwrap()).unwrap_err().into();
             assert!(error.contains(said) && error.ends_with("is what it was"), "{error}");
             assert_eq!(std::fs::read_to_string(folder.join("relay.toml")).unwrap(), FILE);
         }
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_meanwhile_stays() {
+        let folder = Folder::new("site-meanwhile");
+        std::fs::write(folder.join("relay.toml"), FILE).unwrap();
+        let args = args(&folder);
+        let site = Site::open(&args).unwrap();
+        let theirs = format!("{FILE}# Theirs.\n");
+        std::fs::write(folder.join("relay.toml"), &theirs).unwrap();
+        let draft = Draft::parse(&format!("{FILE}[log]\nlevel = \"warn\"\n")).unwrap();
+        assert!(matches!(site.put(&draft), Err(NotPut::AsItWas(error)) if error.contains("somebody else")));
+        assert_eq!(std::fs::read_to_string(folder.join("relay.toml")).unwrap(), theirs);
+    }
+
+    #[test]
+    fn relative_paths_start_from_the_folder_of_the_name_that_the_relay_is_given() {
+        let (folder, elsewhere) = (Folder::new("site-name"), Folder::new("site-target"));
+        std::fs::write(elsewhere.join("relay.toml"), FILE).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("relay.toml"), folder.join("relay.toml")).unwrap();
+        let args = args(&folder);
+        let site = Site::open(&args).unwrap();
+        assert_eq!(site.folder(), folder.join("."));
+        site.put(&Draft::parse(&format!("{FILE}[log]\nlevel = \"warn\"\n")).unwrap()).unwrap();
+        assert!(std::fs::read_to_string(elsewhere.join("relay.toml")).unwrap().ends_with("\"warn\"\n"));
+    }
+
+    #[test]
+    fn a_relay_that_is_slow_or_stopping_may_have_done_it() {
+        let refused = |status| ClientError::Refused(sluice_admin::api::Problem::new(status, "title", "detail"));
+        let may_have = [refused(503), refused(504), ClientError::Late("relay.sock".into())];
+        assert!(may_have.iter().all(|error| !is_no(error)));
+        assert!(is_no(&refused(409)));
     }
 
     #[test]
