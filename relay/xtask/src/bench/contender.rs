@@ -215,8 +215,8 @@ fn configuration(kind: Kind, address: SocketAddrV4, folder: &Path) -> String {
     text
 }
 
-/// A fence around the load generator, a plan of records and consent to recordings of which there are none, and a count of
-/// allocations.
+/// A fence around the load generator, a plan of records and consent to recordings, of which there are none, and a
+/// count of allocations.
 fn policies(folder: &Path) -> Result<String, String> {
     let database = folder.join("places.mmdb");
     let mut writer = Writer::new(std::time::UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?.as_secs());
