@@ -26,7 +26,11 @@ const PLUGINS: [(&str, &str); 4] = [
          unknown_peers = \"refuse\", nodes = \"any\", storage = \"any\" }",
     ),
     ("log-minimisation", "{ address_days = 1 }"),
-    ("recording-consent", "{ purposes = { training = { kinds = [\"audio\"], retention_days = 1 } } }"),
+    (
+        "recording-consent",
+        "{ purposes = { training = { kinds = [\"audio\"], retention_days = 1, announce = \"This call is recorded.\", \
+         withdrawn = \"delete-recording\" } } }",
+    ),
     ("template", "{ per_user = 1000 }"),
 ];
 

@@ -142,7 +142,7 @@ pub(super) fn table(all: &[Series]) -> String {
     text.join("\n")
 }
 
-/// What records cost, and what a second server of the same kind seems to cost.
+/// What records and plugins cost, and what a second server of the same kind seems to cost.
 fn beside_io_uring(series: &Series) -> Vec<String> {
     let line = |kind: Kind| {
         let cpu = series.ratio(kind, Kind::IoUring, |s| s.cpu_ns_per_packet)?;
@@ -150,7 +150,7 @@ fn beside_io_uring(series: &Series) -> Vec<String> {
         let lost = series.lost(kind)?;
         Some(format!("{}: {} / io_uring: CPU {cpu}, p99 {p99}; {lost} lost", series.row, kind.name()))
     };
-    [Kind::Recording, Kind::Again].into_iter().filter_map(line).collect()
+    [Kind::Recording, Kind::Policies, Kind::Again].into_iter().filter_map(line).collect()
 }
 
 fn cells(series: &Series) -> Vec<String> {
