@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::cpu::CpuClock;
 use crate::endpoint::{Endpoint, Receive};
-use crate::meter::{self, Sample};
+use crate::meter::{Latencies, Sample};
 use crate::options::Options;
 use crate::report::Report;
 use crate::session::{Session, Signalling, Step};
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>)
 
     let warm = clock.nanos() + (options.warmup * 1e9) as u64;
     let end = warm + (options.seconds * 1e9) as u64;
-    let mut latency = meter::histogram()?;
+    let mut latency = Latencies::new()?;
     let (mut allocated, mut deleted) = (0u64, 0u64);
     let mut start = None;
     let mut open = sessions.len();
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>)
         for granted in signalling.poll(&mut sessions)? {
             if granted.step == Step::Allocate {
                 allocated += 1;
-                latency.saturating_record(granted.nanos);
+                latency.record(now, granted.nanos);
                 signalling.start(&mut sessions, granted.slot, Step::Delete)?;
             } else if stop.is_some() {
                 deleted += 1;
@@ -76,9 +76,10 @@ pub(crate) fn run(options: &Options, clock: Clock, server_cpu: Option<CpuClock>)
         lost: 0,
         misrouted: 0,
         per_second: finished / spent.seconds,
-        p50_us: meter::micros(&latency, 0.5),
-        p99_us: meter::micros(&latency, 0.99),
-        p999_us: meter::micros(&latency, 0.999),
+        p50_us: latency.micros(0.5),
+        p99_us: latency.micros(0.99),
+        p99_of_parts_us: latency.p99_of_parts_micros(),
+        p999_us: latency.micros(0.999),
         cpu_ns_per_packet: spent.server.map(|nanos| nanos as f64 / finished.max(1.0)),
         server_cores: spent.server.map(|nanos| nanos as f64 / 1e9 / spent.seconds),
         own_cores: spent.own_cores,

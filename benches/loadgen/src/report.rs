@@ -31,6 +31,9 @@ pub(crate) struct Report {
     pub(crate) p50_us: f64,
     /// The 99th percentile.
     pub(crate) p99_us: f64,
+    /// The median of the 99th percentiles of parts of the interval, each of a tenth of a second and a thousand
+    /// latencies at least.
+    pub(crate) p99_of_parts_us: f64,
     /// The 99.9th percentile.
     pub(crate) p999_us: f64,
     /// The server's CPU time per delivered packet, or per allocation.
@@ -75,8 +78,9 @@ impl fmt::Display for Report {
             writeln!(f, "{direction}, {size} bytes, {rate}: {delivered} of {sent} delivered in {seconds:.2} s")?;
             writeln!(f, "{per_second:.0} per second, {lost} lost ({share:.3} %), {} misrouted", self.misrouted)?;
         }
-        let Self { p50_us, p99_us, p999_us, .. } = self;
-        writeln!(f, "latency: p50 {p50_us:.1} us, p99 {p99_us:.1} us, p99.9 {p999_us:.1} us")?;
+        let Self { p50_us, p99_us, p99_of_parts_us, p999_us, .. } = self;
+        write!(f, "latency: p50 {p50_us:.1} us, p99 {p99_us:.1} us (parts of a tenth of a second: ")?;
+        writeln!(f, "{p99_of_parts_us:.1} us in the median), p99.9 {p999_us:.1} us")?;
         if let (Some(cpu), Some(cores)) = (self.cpu_ns_per_packet, self.server_cores) {
             writeln!(f, "server: {cpu:.0} ns of CPU each, {cores:.3} cores")?;
         }

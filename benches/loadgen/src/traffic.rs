@@ -2,13 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hdrhistogram::Histogram;
-
 use crate::clock::Clock;
 use crate::cpu::CpuClock;
 use crate::endpoint::{Endpoint, Receive, Sent};
 use crate::flow::{self, Flow, Side};
-use crate::meter::{self, Sample, Spent};
+use crate::meter::{Latencies, Sample, Spent};
 use crate::options::{Direction, Framing, Options};
 use crate::pace::{InFlight, Schedule};
 use crate::report::Report;
@@ -111,7 +109,7 @@ struct Tally {
     misrouted: u64,
     no_room: u64,
     late_nanos_max: u64,
-    latency: Histogram<u64>,
+    latency: Latencies,
 }
 
 impl<'a> Run<'a> {
@@ -275,9 +273,10 @@ impl<'a> Run<'a> {
             lost: tally.sent.saturating_sub(tally.arrived),
             misrouted: tally.misrouted,
             per_second: tally.delivered as f64 / spent.seconds,
-            p50_us: meter::micros(&tally.latency, 0.5),
-            p99_us: meter::micros(&tally.latency, 0.99),
-            p999_us: meter::micros(&tally.latency, 0.999),
+            p50_us: tally.latency.micros(0.5),
+            p99_us: tally.latency.micros(0.99),
+            p99_of_parts_us: tally.latency.p99_of_parts_micros(),
+            p999_us: tally.latency.micros(0.999),
             cpu_ns_per_packet: per_packet,
             server_cores: spent.server.map(|nanos| nanos as f64 / 1e9 / spent.seconds),
             own_cores: spent.own_cores,
@@ -301,7 +300,7 @@ impl Tally {
             misrouted: 0,
             no_room: 0,
             late_nanos_max: 0,
-            latency: meter::histogram()?,
+            latency: Latencies::new()?,
         })
     }
 
@@ -334,7 +333,7 @@ impl Tally {
         }
         if self.window.contains(&stamp.sent) {
             self.arrived += 1;
-            self.latency.saturating_record(now.saturating_sub(stamp.sent));
+            self.latency.record(now, now.saturating_sub(stamp.sent));
         }
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Sample {
     pub(super) p50_us: f64,
     /// 99th percentile of the latency.
     pub(super) p99_us: f64,
+    /// The median of the 99th percentiles of each tenth of a second.
+    pub(super) p99_of_parts_us: f64,
     /// Packets that did not arrive.
     pub(super) lost: u64,
     /// Packets or allocations per second.
@@ -190,9 +192,10 @@ fn load(settings: &Settings, row: Row, server: &Contender, seed: u32) -> Command
 
 fn line(kinds: &[Kind], samples: &[Sample], quiet: bool) -> String {
     let each = kinds.iter().zip(samples).map(|(kind, sample)| {
-        let Sample { cpu_ns_per_packet, p99_us, lost, per_second, server_cores, .. } = sample;
+        let Sample { cpu_ns_per_packet, p99_us, p99_of_parts_us, lost, per_second, server_cores, .. } = sample;
         format!(
-            "{} {:.2} us (p99 {p99_us:.0}, {per_second:.0}/s, {server_cores:.2} cores, {lost} lost)",
+            "{} {:.2} us (p99 {p99_us:.0}, of parts {p99_of_parts_us:.0}, {per_second:.0}/s, {server_cores:.2} cores, \
+             {lost} lost)",
             kind.name(),
             cpu_ns_per_packet / 1000.0
         )
