@@ -79,8 +79,8 @@ struct Kept {
     stats: BTreeMap<String, Arc<PluginStats>>,
     tenancies: HashMap<(String, String), Remembered>,
     names: HashMap<String, Arc<Names>>,
-    /// What was compiled, by digest: other settings are no other code.
-    components: HashMap<String, Component>,
+    /// What was compiled, by digest: other settings are no other code. Plugins hold it, and nobody else does.
+    components: HashMap<String, Weak<Component>>,
 }
 
 #[derive(Clone)]
@@ -306,7 +306,8 @@ impl Host {
         let (pre, indices) = checked.link(engine, &grants)?;
         let ticker = self.0.running.ticker.clone();
         let HostOptions { memory_bytes, fuel, .. } = self.0.options;
-        let guest = Guest { pre, indices, ticker, apart: self.0.apart.clone(), memory_bytes, fuel };
+        let (apart, component) = (self.0.apart.clone(), checked.component.clone());
+        let guest = Guest { pre, indices, _component: component, ticker, apart, memory_bytes, fuel };
         let mut plugin = Plugin {
             name: source.name.as_str().into(),
             digest,
@@ -337,13 +338,15 @@ impl Host {
         Ok(plugin)
     }
 
-    fn component(&self, digest: &str, bytes: &[u8]) -> Result<Component, LoadError> {
-        let known = lock(&self.0.kept).components.get(digest).cloned();
+    fn component(&self, digest: &str, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
+        let known = lock(&self.0.kept).components.get(digest).and_then(Weak::upgrade);
         if let Some(known) = known {
             return Ok(known);
         }
-        let component = load::compile(&self.0.running.engine, bytes)?;
-        lock(&self.0.kept).components.insert(digest.to_owned(), component.clone());
+        let component = Arc::new(load::compile(&self.0.running.engine, bytes)?);
+        let components = &mut lock(&self.0.kept).components;
+        components.retain(|_, component| component.strong_count() > 0);
+        components.insert(digest.to_owned(), Arc::downgrade(&component));
         Ok(component)
     }
 
@@ -395,8 +398,6 @@ impl Host {
         for plugin in &table.plugins {
             plugin.stats.declare(&plugin.counters);
         }
-        let is_used = |digest: &str| table.plugins.iter().any(|plugin| plugin.digest == digest);
-        lock(&self.0.kept).components.retain(|digest, _| is_used(digest));
         let mut current = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *current, Arc::new(table));
         // Workers do not wait until its plugins are given back.
@@ -652,13 +653,28 @@ fn run(job: Job) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_a_plugin_has_stored_goes_when_it_has_ended() {
+    fn host() -> Host {
         let key = Secret::new([7; 32]);
         let deadline = Duration::from_millis(100);
         let (engine, memory_bytes, fuel) = (EngineChoice::Pulley, 1 << 20, false);
-        let host =
-            Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key }).unwrap();
+        Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key }).unwrap()
+    }
+
+    #[test]
+    fn what_was_compiled_in_vain_is_forgotten() {
+        let (host, sets) = (host(), Arc::default());
+        for pages in 1..4 {
+            let bytes = wat::parse_str(format!("(component (core module (memory {pages})))")).unwrap();
+            let refused = host.load(&Source { bytes, settings: "{}".to_owned(), ..Source::default() }, &sets);
+            assert!(matches!(refused, Err(LoadError::Export(_))), "{refused:?}");
+            let kept = lock(&host.0.kept);
+            assert_eq!((kept.components.len(), kept.components.values().filter_map(Weak::upgrade).count()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn what_a_plugin_has_stored_goes_when_it_has_ended() {
+        let host = host();
         let kv = Arc::new(Mutex::new(crate::kv::Store::default()));
         let tokens = Arc::new((Rotating::new(&[7; 32]), Rate::new(1)));
         let of = ("quota".to_owned(), "clinic".to_owned());

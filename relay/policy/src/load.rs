@@ -136,7 +136,7 @@ pub(crate) fn settings(text: &str) -> Result<Settings, LoadError> {
 
 /// A component whose exports and imports are what they may be.
 pub(crate) struct Checked {
-    component: Component,
+    pub(crate) component: Arc<Component>,
     pub(crate) hooks: Vec<Hook>,
     interfaces: Vec<&'static str>,
     /// Interfaces that it imports and that take a grant.
@@ -144,7 +144,7 @@ pub(crate) struct Checked {
 }
 
 /// Looks at what a component exports and imports.
-pub(crate) fn check(engine: &Engine, component: Component) -> Result<Checked, LoadError> {
+pub(crate) fn check(engine: &Engine, component: Arc<Component>) -> Result<Checked, LoadError> {
     let kind = component.component_type();
     let mut interfaces = Vec::new();
     for (name, item) in kind.exports(engine) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_base::limits::PLUGIN_ANSWER_BYTES_MAX;
 use wasmtime::Store;
-use wasmtime::component::{Instance, InstancePre};
+use wasmtime::component::{Component, Instance, InstancePre};
 
 use crate::bindings::exports::sluice::policy::{admission, erasure, geofence, log_plan, setup};
 use crate::engine::{Ticker, epochs_until};
@@ -39,6 +39,8 @@ pub struct Plugin {
 pub(crate) struct Guest {
     pub(crate) pre: InstancePre<State>,
     pub(crate) indices: Indices,
+    /// So long the host knows it as compiled.
+    pub(crate) _component: Arc<Component>,
     pub(crate) ticker: Ticker,
     /// Held by the one call at a time that is no question: there is one instance for these beside those of the threads.
     pub(crate) apart: Arc<Mutex<()>>,
