@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -71,6 +72,8 @@ struct Inner {
     /// Of calls that are no questions.
     apart: Arc<Mutex<()>>,
     kept: Mutex<Kept>,
+    /// With which tenant of the table the asking again for plans goes on.
+    renewed: AtomicUsize,
 }
 
 /// What outlives a reload: by plugin, and by plugin and tenant.
@@ -241,7 +244,17 @@ impl Host {
         }
         let (lines, said) = bounded(PLUGIN_LINES_WAITING_MAX);
         let (places, table, kept) = (Places::default(), RwLock::default(), Mutex::default());
-        let host = Host(Arc::new(Inner { running, options, places, table, jobs, lines, apart: Arc::default(), kept }));
+        let host = Host(Arc::new(Inner {
+            running,
+            options,
+            places,
+            table,
+            jobs,
+            lines,
+            apart: Arc::default(),
+            kept,
+            renewed: AtomicUsize::new(0),
+        }));
         let inner = Arc::downgrade(&host.0);
         let thread = Builder::new().name("policy-keeper".to_owned()).spawn(move || keep(&said, &inner));
         thread.map_err(|error| format!("no thread for what policies say and store: {error}"))?;
@@ -413,12 +426,20 @@ impl Host {
     /// Asks again for the plans of those tenants of which one has half run out or could not be had. It runs guests: not
     /// for a thread that others wait for.
     pub fn renew(&self) -> Renewed {
+        self.renew_within(PLANS_RENEWAL_MAX)
+    }
+
+    /// The same for another time than the one that there is for it: where it is over after a tenant, the next call goes
+    /// on with the one behind it.
+    pub fn renew_within(&self, most: Duration) -> Renewed {
         let (table, now) = (self.table(), Instant::now());
         let has_ended = |(_, bound): &(&TenantId, &Arc<Bound>)| bound.has_ended(now);
         let changed = table.tenants.iter().filter(has_ended).map(|(tenant, _)| *tenant).collect();
         let mut renewed = Renewed { changed, ..Renewed::default() };
         let mut bounds = Vec::new();
-        for tenant in &table.sources {
+        let (from, all) = (self.0.renewed.load(Ordering::Relaxed), table.sources.len());
+        for at in (from..from + all).map(|at| at % all) {
+            let tenant = &table.sources[at];
             let Some(before) = table.tenants.get(&tenant.id).filter(|bound| bound.is_to_be_renewed(now)) else {
                 continue;
             };
@@ -435,7 +456,8 @@ impl Host {
                     renewed.failed.push(error);
                 }
             }
-            if now.elapsed() > PLANS_RENEWAL_MAX {
+            if now.elapsed() > most {
+                self.0.renewed.store(at + 1, Ordering::Relaxed);
                 break;
             }
         }

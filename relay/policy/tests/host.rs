@@ -467,6 +467,24 @@ fn plans_are_asked_for_again_tenant_by_tenant_and_only_what_has_changed_is_told(
 }
 
 #[test]
+fn tenants_whose_plans_take_long_do_not_keep_those_behind_them_from_being_asked() {
+    let host = host(EngineChoice::Auto);
+    // For no time at all: it is always to be renewed.
+    let guest = fence_that("(i32.const 3328)", r#"(data (i32.const 3420) "\01")"#);
+    let plugin = load(&host, "p", &guest).unwrap();
+    let plugins = vec![(plugin, Mode::Enforce)];
+    let tenant = |id| Tenant { id: TenantId(id), name: format!("t{id}"), plugins: plugins.clone() };
+    host.swap(host.bind((0..4).map(tenant).collect(), Node::default(), Arc::default()).unwrap());
+    // All have run out, which is told once.
+    assert_eq!(host.renew_within(Duration::ZERO).changed.len(), 5);
+    // From now on those that were asked.
+    let mut asked: Vec<_> = (0..3).flat_map(|_| host.renew_within(Duration::ZERO).changed).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked, [0, 1, 2, 3].map(TenantId));
+}
+
+#[test]
 fn plans_that_were_asked_for_again_give_way_to_a_newer_table() {
     let host = host(EngineChoice::Auto);
     // For no time at all: it is to be renewed at once.
