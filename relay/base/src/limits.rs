@@ -418,6 +418,10 @@ pub const PLUGIN_LINE_BYTES_MAX: usize = 512;
 /// log readable.
 pub const PLUGIN_LINES_PER_SECOND: u32 = 10;
 
+/// Calls of the host by one call of a plugin: a look-up for each of many people is honest, and a flood of lines and
+/// counts ends before it costs others their time.
+pub const PLUGIN_HOST_CALLS_MAX: u32 = 10_000;
+
 /// Lines about denials that wait to be written, of all plugins and tenants: what is beyond is counted.
 pub const PLUGIN_LINES_WAITING_MAX: usize = 1024;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sluice_base::limits::PLUGIN_HOST_CALLS_MAX;
 use sluice_base::policy::Denial;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
@@ -19,6 +20,8 @@ pub enum Failure {
     Answer,
     /// It asks for what the host does not do.
     Obligation,
+    /// It called the host far more often than one answer takes.
+    Flood,
     /// Too many questions waited.
     Overload,
     /// The queue or the plugins before it had left it too little time.
@@ -31,12 +34,13 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason.
-    pub const ALL: [Failure; 9] = [
+    pub const ALL: [Failure; 10] = [
         Failure::Trap,
         Failure::Deadline,
         Failure::Memory,
         Failure::Answer,
         Failure::Obligation,
+        Failure::Flood,
         Failure::Overload,
         Failure::NoTime,
         Failure::Resting,
@@ -51,6 +55,7 @@ impl Failure {
             Failure::Memory => "memory",
             Failure::Answer => "answer",
             Failure::Obligation => "obligation",
+            Failure::Flood => "flood",
             Failure::Overload => "overload",
             Failure::NoTime => "no-time",
             Failure::Resting => "resting",
@@ -71,6 +76,9 @@ impl Failure {
         if error.is::<PoolConcurrencyLimitError>() {
             return Failure::Overload;
         }
+        if error.is::<Flood>() {
+            return Failure::Flood;
+        }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Failure::Deadline,
             _ if memory_refused => Failure::Memory,
@@ -79,6 +87,11 @@ impl Failure {
         }
     }
 }
+
+/// The error of a call too many.
+#[derive(Debug, thiserror::Error)]
+#[error("it calls the host more than {PLUGIN_HOST_CALLS_MAX} times")]
+pub(crate) struct Flood;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,12 +6,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use sluice_base::Pii;
-use sluice_base::limits::{PLUGIN_PARTS_MAX, PLUGIN_TABLE_ELEMENTS_MAX};
+use sluice_base::limits::{PLUGIN_HOST_CALLS_MAX, PLUGIN_PARTS_MAX, PLUGIN_TABLE_ELEMENTS_MAX};
 use sluice_geo::{Database, Place};
 use wasmtime::{ResourceLimiter, bail};
 
 use crate::bindings::sluice::policy::types::{AttributeValue, Geo, IpAddress, Window};
 use crate::bindings::sluice::policy::{geo_lookup, kv, logging, metrics, pseudonym, settings, types};
+use crate::failure::Flood;
 use crate::pseudonym::Rotating;
 use crate::rate::Rate;
 use crate::sets::Sets;
@@ -72,6 +73,8 @@ pub(crate) struct State {
     context: Arc<Context>,
     /// A call that may import nothing.
     describing: bool,
+    /// Calls of imports.
+    calls: u32,
     memory_bytes: usize,
     memory_bytes_most: usize,
     /// Memory or tables were refused to it.
@@ -80,7 +83,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(context: Arc<Context>, memory_bytes_most: usize, describing: bool) -> Self {
-        State { context, describing, memory_bytes: 0, memory_bytes_most, refused: false }
+        State { context, describing, calls: 0, memory_bytes: 0, memory_bytes_most, refused: false }
     }
 
     /// Bytes of its memories.
@@ -88,9 +91,13 @@ impl State {
         self.memory_bytes
     }
 
-    fn enter(&self) -> wasmtime::Result<&Arc<Context>> {
+    fn enter(&mut self) -> wasmtime::Result<&Arc<Context>> {
         if self.describing {
             bail!("setup.describe calls an import");
+        }
+        self.calls += 1;
+        if self.calls > PLUGIN_HOST_CALLS_MAX {
+            return Err(Flood.into());
         }
         Ok(&self.context)
     }

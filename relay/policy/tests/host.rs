@@ -116,12 +116,15 @@ fn a_failure_denies_and_is_counted_with_its_reason() {
     let far = "(i32.store (i32.const 3584) (i32.const 0x7fffff00)) (i32.store (i32.const 3588) (i32.const 9))
         (i32.const 3584)";
     let spin = "(loop (br 0)) (unreachable)";
+    let flood = "(loop (call $document (i32.const 700)) (br 0)) (unreachable)";
+    let document = r#"(import "sluice:policy/settings@0.0.1" "document" (func $document (param i32)))"#;
     for (guest, hook, failure) in [
         (Guest::allocating("(unreachable)"), Hook::Allocate, Failure::Trap),
         (Guest::allocating("(i32.div_s (i32.const 1) (i32.const 0))"), Hook::Allocate, Failure::Trap),
         (Guest { more: deeper.to_owned(), ..Guest::allocating(recurse) }, Hook::Allocate, Failure::Trap),
         (Guest::allocating(spin), Hook::Allocate, Failure::Deadline),
         (Guest::allocating(eat), Hook::Allocate, Failure::Memory),
+        (Guest { more: document.to_owned(), ..Guest::allocating(flood) }, Hook::Allocate, Failure::Flood),
         (Guest::allocating("(i32.const 0x7fffff00)"), Hook::Allocate, Failure::Answer),
         (Guest { permit: ALLOW_NONE.to_owned(), ..Guest::default() }, Hook::CreatePermission, Failure::Answer),
         (Guest { permit: far.to_owned(), ..Guest::default() }, Hook::ChannelBind, Failure::Answer),
