@@ -482,6 +482,9 @@ pub const KV_SUBJECTS_MAX: usize = 16;
 /// Longest life of an entry: nothing in a store lasts for ever.
 pub const KV_LIFETIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Things that a plugin says it keeps of a person who is to be forgotten: the person is told each.
+pub const ERASURE_KEPT_MAX: usize = 20;
+
 /// Recorded cases that are run when a plugin is loaded.
 pub const PLUGIN_CASES_MAX: usize = 1000;
 

@@ -1,5 +1,7 @@
 //! The host: an engine, the plugins bound to each tenant, and a few threads that ask them.
 
+mod erasure;
+
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +14,7 @@ use sluice_base::limits::{
     PLANS_RENEWAL_MAX, PLUGIN_LINES_PER_SECOND, PLUGIN_LINES_WAITING_MAX, PLUGIN_PSEUDONYMS_PER_SECOND,
 };
 use sluice_base::policy::{Denial, Question, Verdict};
-use sluice_base::{Pii, Secret, TenantId};
+use sluice_base::{Secret, TenantId};
 use sluice_crypto::HmacSha256Key;
 use sluice_geo::Database;
 use sluice_privacy::Plan;
@@ -38,6 +40,8 @@ use crate::rest::Rests;
 use crate::sets::Sets;
 use crate::stats::{PluginStats, family};
 use crate::{cases, lock, records};
+
+pub use erasure::{Erased, Forgotten};
 
 /// How a host is made; fixed for its life.
 #[derive(Clone, Debug)]
@@ -504,14 +508,6 @@ impl Host {
             Ok(()) => Some(Verdict::Allow(Default::default())),
             Err(job) => Some(job.bound.overloaded(hook)),
         }
-    }
-
-    /// Deletes what plugins have stored about a person of a tenant; how many entries that was.
-    pub fn erase(&self, tenant: &str, user: &Pii<Arc<[u8]>>) -> usize {
-        let subject = self.names(tenant).subject(user);
-        let kept = lock(&self.0.kept);
-        let stores = kept.tenancies.iter().filter(|((_, of), _)| of == tenant);
-        stores.map(|(_, remembered)| lock(&remembered.kv).erase(&subject)).sum()
     }
 
     /// Deletes what plugins have stored and what has ended.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_policy::{
-    EngineChoice, EngineKind, Failure, Hook as PolicyHook, Host, HostOptions, LoadError, Mode, Node, Plugin, Source,
-    Tenant,
+    EngineChoice, EngineKind, Erased, Failure, Forgotten, Hook as PolicyHook, Host, HostOptions, LoadError, Mode, Node,
+    Plugin, Source, Tenant,
 };
 use sluice_privacy::Plan;
 use sluice_privacy::schema::Destination;
@@ -729,4 +729,97 @@ fn recorded_cases_are_run_at_load() {
     host.load(&source(case(r#"{"allow": {"grant": {"valid-for": 60}}}"#)), &Arc::default()).unwrap();
     let error = host.load(&source(case(r#"{"deny": {}}"#)), &Arc::default()).unwrap_err().to_string();
     assert!(error.contains("first") && error.contains("/deny"), "{error}");
+}
+
+/// Allows whom it counts for the first time, in a counter that names the person ("a") and in one that does not ("b").
+/// `erase` is what it does when it is to forget somebody, whose token is its parameters 10 and 11.
+fn counting(erase: &str) -> Guest {
+    let more = format!(
+        r#"(import "sluice:policy/kv@0.0.1" "increment" (func $increment (param i32 i32 i64 i32 i32 i32 i32)))
+           (import "sluice:policy/kv@0.0.1" "delete" (func $delete (param i32 i32 i32)))
+           (data (i32.const 1040) "\00\0f\00\00\01\00\00\00") (data (i32.const 3840) "\08\0f\00\00\07\00\00\00")
+           (data (i32.const 3848) "subject") (data (i32.const 3900) "ab")
+           (data (i32.const 4040) "\01\00\00\00") (data (i32.const 4064) "\00\00\00\00\00\30\00\00\15\00\00\00")
+           (func (export "sluice:policy/erasure@0.0.1#erase") {FLAT} (result i32) {erase})"#
+    );
+    // The request is behind a context of 48 bytes, and begins with the subject.
+    let allocate = format!(
+        "(call $increment (i32.const 3900) (i32.const 1) (i64.const 1) (i32.const 600)
+            (i32.add (local.get 0) (i32.const 52)) (i32.load8_u offset=48 (local.get 0)) (i32.const 4000))
+         (call $increment (i32.const 3901) (i32.const 1) (i64.const 1) (i32.const 600)
+            (i32.const 0) (i32.const 0) (i32.const 4016))
+         (if (result i32) (i64.eq (i64.const 2) (i64.add (i64.load (i32.const 4008)) (i64.load (i32.const 4024))))
+            (then {ALLOW}) (else {DENY}))"
+    );
+    Guest { world: "storing", more, ..Guest::allocating(&allocate) }
+}
+
+/// Deletes what it has derived, and says that it was one.
+const FORGET: &str = "(call $delete (i32.const 3901) (i32.const 1) (i32.const 4000)) (i32.const 4040)";
+
+fn user(name: &str) -> sluice_base::Pii<Arc<[u8]>> {
+    sluice_base::Pii::new(name.as_bytes().into())
+}
+
+fn counting_host(erase: &str, mode: Mode) -> (Host, Arc<Plugin>) {
+    let host = host(EngineChoice::Auto);
+    let plugin = load_with(&host, "p", counting(erase).bytes(), "{}", &[sluice_policy::Grant::Kv]).unwrap();
+    bind(&host, &[(plugin.clone(), mode)]);
+    (host, plugin)
+}
+
+/// What became of what one plugin had of a person.
+fn erased(entries: usize, answer: Option<Result<u32, Failure>>) -> Vec<Erased> {
+    let forgotten = |deleted| Forgotten { deleted, kept: Vec::new() };
+    vec![Erased { plugin: "p".to_owned(), entries, answer: answer.map(|answer| answer.map(forgotten)) }]
+}
+
+#[test]
+fn who_is_erased_is_unknown_to_the_plugins_of_their_tenant() {
+    let (host, plugin) = counting_host(FORGET, Mode::Enforce);
+    let no = Verdict::Deny(Denial::Quota);
+    let verdict = || ask(&host, question(Hook::Allocate, 0));
+    assert_eq!([verdict(), verdict()], [allowed(60), no]);
+    assert_eq!(host.erase("clinic", &user("bob")), erased(0, Some(Ok(1))));
+    assert_eq!(host.erase("school", &user("alice")), []);
+    assert_eq!(verdict(), no, "what names alice is still there");
+    assert_eq!(host.erase("clinic", &user("alice")), erased(1, Some(Ok(1))));
+    assert_eq!(verdict(), allowed(60));
+    assert!(plugin.stats().verdicts().contains(&(PolicyHook::Erasure, "allow", 2)));
+    // What it has stored outlives its binding; it is not asked any more.
+    bind(&host, &[]);
+    assert_eq!(host.erase("clinic", &user("alice")), erased(1, None));
+    assert_eq!(host.erase("clinic", &user("alice")), []);
+}
+
+#[test]
+fn a_plugin_that_does_not_forget_is_told_and_what_names_the_person_is_gone() {
+    for (erase, failure) in [
+        ("(unreachable)", Failure::Trap),
+        ("(loop (br 0)) (unreachable)", Failure::Deadline),
+        ("(i32.const 0x7fffff00)", Failure::Answer),
+        // It keeps 21 things.
+        ("(i32.const 4064)", Failure::Answer),
+    ] {
+        let (host, plugin) = counting_host(erase, Mode::Enforce);
+        ask(&host, question(Hook::Allocate, 0));
+        assert_eq!(host.erase("clinic", &user("alice")), erased(1, Some(Err(failure))), "{erase}");
+        assert_eq!(host.erase("clinic", &user("alice")), erased(0, Some(Err(failure))), "{erase}");
+        assert_eq!(failures(&plugin, failure), 2, "{erase}");
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Deny(Denial::Quota), "it derived something");
+    }
+}
+
+#[test]
+fn what_a_plugin_writes_of_a_person_who_is_being_erased_goes_too() {
+    let again = format!(
+        "(i32.store (i32.const 3960) (local.get 10)) (i32.store (i32.const 3964) (local.get 11))
+         (call $increment (i32.const 3900) (i32.const 1) (i64.const 9) (i32.const 600)
+            (i32.const 3960) (i32.const 1) (i32.const 4000))
+         {FORGET}"
+    );
+    let (host, _) = counting_host(&again, Mode::DryRun);
+    for _ in 0..2 {
+        assert_eq!(host.erase("clinic", &user("alice")), erased(1, Some(Ok(1))));
+    }
 }
