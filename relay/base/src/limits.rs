@@ -491,6 +491,18 @@ pub const PLUGIN_CASES_MAX: usize = 1000;
 /// Bytes of one of them.
 pub const PLUGIN_CASE_BYTES_MAX: u64 = 256 << 10;
 
+/// Questions of one capture: as many as there may be cases, so that a capture can be read as cases too.
+pub const CAPTURE_QUESTIONS_MAX: usize = PLUGIN_CASES_MAX;
+
+/// Bytes of one capture, its first line included: each of its questions may have a few dozen peers.
+pub const CAPTURE_BYTES_MAX: u64 = 8 << 20;
+
+/// Questions that wait to be written into captures: a disk that hangs costs memory of this many, and no verdict.
+pub const CAPTURE_WAITING_MAX: usize = 64;
+
+/// Longest life of a capture: pseudonyms of addresses are not kept longer than addresses.
+pub const CAPTURE_LIFE_MAX: Duration = Duration::from_secs(IP_RETENTION_DAYS_MAX as u64 * 24 * 3600);
+
 /// Former components of one plugin that a rollback can put back: more are history.
 pub const PLUGIN_HISTORY_MAX: usize = 8;
 

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod capture;
 pub mod former;
 pub mod plane;
 pub mod spool;
