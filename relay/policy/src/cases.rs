@@ -1,12 +1,14 @@
 //! Recorded cases: a question as JSON, and what its answer must hold.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sluice_base::limits::{PLUGIN_CASE_BYTES_MAX, PLUGIN_CASES_MAX};
+use sluice_base::limits::{CAPTURE_BYTES_MAX, PLUGIN_CASE_BYTES_MAX, PLUGIN_CASES_MAX};
 use wasmtime::Store;
 use wasmtime::component::{Instance, Val};
 
@@ -43,6 +45,14 @@ struct Written {
     fails: Option<String>,
 }
 
+/// The first line of a capture.
+#[derive(Deserialize)]
+struct First {
+    #[serde(rename = "capture")]
+    _capture: Map<String, Value>,
+    settings: Value,
+}
+
 fn empty() -> Value {
     Value::Object(Map::new())
 }
@@ -61,7 +71,8 @@ pub struct Ran {
 }
 
 impl Case {
-    /// Reads every `.json` file of a folder, each a case or a list of them, in the order of their names.
+    /// Reads every `.json` file of a folder, each a case or a list of them, and every `.jsonl` file, each a capture, in
+    /// the order of their names.
     ///
     /// # Errors
     /// In words, with the file.
@@ -71,14 +82,15 @@ impl Case {
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path.extension().is_some_and(|extension| extension == "json" || extension == "jsonl") {
                 files.push(path);
             }
         }
         files.sort();
         let mut cases = Vec::new();
         for file in files {
-            cases.extend(Self::read_file(&file)?);
+            let is_capture = file.extension().is_some_and(|extension| extension == "jsonl");
+            cases.extend(if is_capture { Self::read_capture(&file)? } else { Self::read_file(&file)? });
             if cases.len() > PLUGIN_CASES_MAX {
                 return Err(format!("{} has more than {PLUGIN_CASES_MAX} cases", folder.display()));
             }
@@ -95,6 +107,39 @@ impl Case {
         let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         Self::parse(&name, &text).map_err(|error| failed(&error))
+    }
+
+    /// Reads a capture: a case in each line but the first, which has the settings of all.
+    ///
+    /// # Errors
+    /// In words, with the file.
+    pub fn read_capture(file: &Path) -> Result<Vec<Case>, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let mut text = String::new();
+        let opened = File::open(file).map_err(|error| failed(&error))?;
+        opened.take(CAPTURE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
+        if text.len() as u64 > CAPTURE_BYTES_MAX {
+            return Err(failed(&format!("more than the {CAPTURE_BYTES_MAX} bytes that a capture may have")));
+        }
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        Self::parse_capture(&name, &text).map_err(|error| failed(&error))
+    }
+
+    /// The cases of a capture. A last line without its end is still being written, and is none.
+    ///
+    /// # Errors
+    /// What is wrong with it, and in which line.
+    pub fn parse_capture(name: &str, text: &str) -> Result<Vec<Case>, String> {
+        let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let first = lines.next().and_then(|line| serde_json::from_str::<First>(line).ok());
+        let First { settings, .. } = first.ok_or("it is no capture: its first line is not that of one")?;
+        let case = |(i, line): (usize, &str)| {
+            let mut written: Written =
+                serde_json::from_str(line).map_err(|error| format!("line {}: {error}", i + 2))?;
+            written.settings = settings.clone();
+            Ok(Case { name: format!("{name}#{}", i + 1), written })
+        };
+        lines.enumerate().map(case).collect()
     }
 
     /// A case, or a list of them.
@@ -120,12 +165,25 @@ impl Case {
         &self.written.hook
     }
 
+    /// The answer that there has to be, or the name of the failure; none where it says neither.
+    pub fn expected(&self) -> Option<Result<&Value, &str>> {
+        let Written { expect, fails, .. } = &self.written;
+        fails.as_deref().map(Err).or(expect.as_ref().map(Ok))
+    }
+
+    /// The same question to a plugin with other settings.
+    pub fn with_settings(mut self, settings: Value) -> Self {
+        self.written.settings = settings;
+        self
+    }
+
     /// What it shows, for people; may be empty.
     pub fn description(&self) -> &str {
         &self.written.description
     }
 
-    pub(crate) fn settings(&self) -> String {
+    /// The settings by which it is answered, as JSON.
+    pub fn settings(&self) -> String {
         self.written.settings.to_string()
     }
 
@@ -203,5 +261,32 @@ impl Case {
             to_val(&value, ty).map_err(|error| format!("{name}: {error}"))
         };
         params.iter().map(argument).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = r#"{"capture": {"tenant": "clinic"}, "settings": {"most": 3}}"#;
+
+    #[test]
+    fn each_line_of_a_capture_is_a_case_with_the_settings_of_the_first() {
+        let lines = [FIRST, r#"{"hook": "h.a", "expect": 1}"#, r#"{"hook": "h.b", "fails": "trap"}"#, r#"{"hoo"#];
+        let text = lines.join("\n");
+        let cases = Case::parse_capture("monday", &text).unwrap();
+        let names: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.hook(), case.settings())).collect();
+        let settings = || r#"{"most":3}"#.to_owned();
+        assert_eq!(names, [("monday#1", "h.a", settings()), ("monday#2", "h.b", settings())]);
+        assert_eq!(cases[0].expected(), Some(Ok(&json!(1))));
+        assert_eq!(cases[1].expected(), Some(Err("trap")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_capture_is_said_with_its_line() {
+        let wrong = |text: &str| Case::parse_capture("c", text).unwrap_err();
+        assert!(wrong("").contains("no capture") && wrong("{\"hook\": \"h.a\"}\n").contains("no capture"));
+        let error = wrong(&format!("{FIRST}\n{{\"hook\": \"h.a\"}}\n{{\"address\": 1}}\n"));
+        assert!(error.starts_with("line 3: ") && error.contains("address"), "{error}");
     }
 }

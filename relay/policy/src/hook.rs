@@ -51,6 +51,11 @@ impl Hook {
         !matches!(self, Hook::LogFilter)
     }
 
+    /// Whether it is asked about one request, and not for a plan that many are judged by.
+    pub(crate) const fn is_about_a_request(self) -> bool {
+        matches!(self, Hook::Allocate | Hook::PermitPeers)
+    }
+
     /// Whether there is an occasion to ask it.
     pub const fn is_asked(self) -> bool {
         matches!(self, Hook::Allocate | Hook::PermitPeers | Hook::Geofence | Hook::LogPlan)

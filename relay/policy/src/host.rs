@@ -21,6 +21,7 @@ use sluice_privacy::Plan;
 use wasmtime::component::Component;
 
 use crate::bindings::sluice::policy::types::{CallContext, Occasion};
+use crate::capture::Captures;
 use crate::cases::Case;
 use crate::engine::{EngineChoice, EngineKind, Pool, Running};
 use crate::facts::{Names, Node, Standing, told};
@@ -140,6 +141,7 @@ pub struct Table {
     pub(crate) tenants: HashMap<TenantId, Arc<Bound>>,
     plugins: Vec<Arc<Plugin>>,
     sources: Vec<Tenant>,
+    captures: Captures,
     node: Node,
     sets: Arc<Sets>,
 }
@@ -395,7 +397,21 @@ impl Host {
     /// # Errors
     /// The first plugin that has no plan for its tenant.
     pub fn bind(&self, tenants: Vec<Tenant>, node: Node, sets: Arc<Sets>) -> Result<Table, BindError> {
-        let mut table = Table { node, sets, ..Table::default() };
+        self.bind_capturing(tenants, node, sets, Captures::default())
+    }
+
+    /// The same, and what these plugins are asked in dry runs is captured.
+    ///
+    /// # Errors
+    /// As [`Host::bind`]; a plugin of which nothing can or may be captured.
+    pub fn bind_capturing(
+        &self,
+        tenants: Vec<Tenant>,
+        node: Node,
+        sets: Arc<Sets>,
+        captures: Captures,
+    ) -> Result<Table, BindError> {
+        let mut table = Table { node, sets, captures, ..Table::default() };
         for tenant in tenants.into_iter().filter(|tenant| !tenant.plugins.is_empty()) {
             let bound = self.bound(&tenant, &table, None)?;
             table.tenants.insert(tenant.id, Arc::new(bound));
@@ -477,7 +493,8 @@ impl Host {
         let mut tenants = table.tenants.clone();
         tenants.extend(bounds);
         let (plugins, sources) = (table.plugins.clone(), table.sources.clone());
-        let new = Table { tenants, plugins, sources, node: table.node.clone(), sets: table.sets.clone() };
+        let (captures, node, sets) = (table.captures.clone(), table.node.clone(), table.sets.clone());
+        let new = Table { tenants, plugins, sources, captures, node, sets };
         let mut current = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, table) {
             *current = Arc::new(new);
@@ -553,7 +570,16 @@ impl Host {
                 bound.records = BoundPlan::both(bound.records.take(), plan);
             }
             let rest = plugin.rests.of(&names.tenant);
-            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context, rest, voice });
+            let capture = table.captures.get(&(tenant.id, plugin.name.to_string())).cloned();
+            if capture.is_some() && !plugin.hooks.iter().any(|hook| hook.is_about_a_request()) {
+                return Err(named(LoadError::NoQuestions));
+            }
+            bound.tenancies.push(Tenancy { plugin: plugin.clone(), mode: *mode, context, rest, voice, capture });
+        }
+        let captured = bound.tenancies.iter().find(|tenancy| tenancy.capture.is_some());
+        if let Some(tenancy) = captured.filter(|_| bound.records.is_some()) {
+            let (tenant, plugin) = (tenant.name.clone(), tenancy.plugin.name.to_string());
+            return Err(BindError { tenant, plugin, error: LoadError::PlannedRecords });
         }
         Ok(bound)
     }

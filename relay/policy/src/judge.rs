@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_base::limits::{PLAN_RETRY_MAX, PLAN_RETRY_MIN};
 use sluice_base::policy::{Denial, Question, Verdict};
 
+use crate::capture::{self, Capture};
 use crate::compose::{self, Opinion};
 use crate::facts::{Names, Node, Standing, Teller};
 use crate::failure::Failure;
@@ -63,6 +64,15 @@ pub(crate) struct Tenancy {
     pub(crate) context: Arc<Context>,
     pub(crate) rest: Arc<Rest>,
     pub(crate) voice: Arc<Voice>,
+    /// Where what it is asked in a dry run is kept.
+    pub(crate) capture: Option<Arc<dyn Capture>>,
+}
+
+impl Tenancy {
+    /// Where this question is kept; nowhere where its verdict holds.
+    fn capture(&self) -> Option<&dyn Capture> {
+        self.capture.as_deref().filter(|_| self.mode == Mode::DryRun)
+    }
 }
 
 /// A question on its way to a thread.
@@ -263,18 +273,29 @@ impl Bound {
         match hook {
             Hook::Allocate => {
                 let request = teller.request(question, standing);
-                let (verdict, _) = guest.call(&tenancy.context, deadline, |store, instance| {
+                let answer = guest.call(&tenancy.context, deadline, |store, instance| {
                     let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
                     hook.call_allocate(&mut *store, &context, &request)
-                })?;
-                Ok(vec![Opinion::of_allocation(verdict)?])
+                });
+                let verdict = answer.map(|(verdict, _)| verdict);
+                if let Some(kept) = tenancy.capture() {
+                    let answer = verdict.as_ref().map_err(|failure| *failure);
+                    capture::keep(kept, &plugin.stats, || capture::allocation(&context, &request, answer));
+                }
+                Ok(vec![Opinion::of_allocation(verdict?)?])
             }
             _ => {
                 let (allocation, peers) = (teller.allocation(question), teller.peers(question));
-                let (verdicts, _) = guest.call(&tenancy.context, deadline, |store, instance| {
+                let answer = guest.call(&tenancy.context, deadline, |store, instance| {
                     let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
                     hook.call_permit_peers(&mut *store, &context, &allocation, &peers)
-                })?;
+                });
+                let verdicts = answer.map(|(verdicts, _)| verdicts);
+                if let Some(kept) = tenancy.capture() {
+                    let answer = verdicts.as_deref().map_err(|failure| *failure);
+                    capture::keep(kept, &plugin.stats, || capture::peers(&context, &allocation, &peers, answer));
+                }
+                let verdicts = verdicts?;
                 if verdicts.len() != peers.len() {
                     return Err(Failure::Answer);
                 }

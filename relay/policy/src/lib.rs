@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bindings;
+mod capture;
 mod cases;
 mod compose;
 mod engine;
@@ -33,6 +34,7 @@ mod stats;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use capture::{Capture, Captures};
 pub use cases::{Case, Ran};
 pub use compose::meet;
 pub use engine::{EngineChoice, EngineKind};

@@ -58,6 +58,12 @@ pub enum LoadError {
     /// It decides what this host does not carry out.
     #[error("it decides {0}, which this version does not carry out: bind a plugin without it")]
     NotKept(Hook),
+    /// What it is asked is to be captured, and it is asked nothing.
+    #[error("it is asked about no request, so that there is nothing to capture: remove `capture`")]
+    NoQuestions,
+    /// What it is asked is to be captured, and another plugin says what is written of that tenant.
+    #[error("a plan of records says what is written of this tenant, and a capture is beside it: remove `capture`")]
+    PlannedRecords,
     /// A metric that is another plugin's.
     #[error("its metric {family} is that of plugin {other} too: give one of them another name")]
     Family {

@@ -1,8 +1,8 @@
 //! What is counted of plugins.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sluice_base::limits::{PLUGIN_SERIES_ALL_MAX, PLUGIN_SERIES_MAX};
@@ -83,6 +83,8 @@ pub struct PluginStats {
     pub(crate) lines_dropped: AtomicU64,
     /// Denials that the log has no line of.
     pub(crate) denials_untold: AtomicU64,
+    /// Questions that are in no capture, though they were to be: also whoever writes captures counts here.
+    pub(crate) uncaptured: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -198,6 +200,11 @@ impl PluginStats {
     /// Denials that have no line in the log, since there were too many of them.
     pub fn denials_untold(&self) -> u64 {
         self.denials_untold.load(Ordering::Relaxed)
+    }
+
+    /// Questions that are in no capture, though they were to be.
+    pub fn uncaptured(&self) -> u64 {
+        self.uncaptured.load(Ordering::Relaxed)
     }
 
     /// Log lines of the plugin that were over the rate.

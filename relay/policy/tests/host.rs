@@ -2,15 +2,15 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sluice_base::TenantId;
 use sluice_base::policy::{Denial, Grant, Hook, Question, Verdict};
 use sluice_policy::{
-    EngineChoice, EngineKind, Erased, Failure, Forgotten, Hook as PolicyHook, Host, HostOptions, LoadError, Mode, Node,
-    Plugin, Source, Tenant,
+    Capture, Captures, EngineChoice, EngineKind, Erased, Failure, Forgotten, Grant as PolicyGrant, Hook as PolicyHook,
+    Host, HostOptions, LoadError, Mode, Node, Plugin, Source, Tenant,
 };
 use sluice_privacy::Plan;
 use sluice_privacy::schema::Destination;
@@ -96,6 +96,99 @@ fn a_dry_run_decides_nothing_and_is_counted() {
     assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
     // The rehearsal comes after the answer; that of the first question is over when a thread took the second.
     wait_for("the rehearsal", || plugin.stats().verdicts().iter().any(|(_, word, n)| *word == "would-deny" && *n >= 1));
+}
+
+/// What is captured, as long as there is room.
+#[derive(Debug, Default)]
+struct Kept {
+    lines: Mutex<Vec<String>>,
+    is_full: AtomicBool,
+}
+
+impl Capture for Kept {
+    fn is_open(&self) -> bool {
+        !self.is_full.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, line: String, _: &Arc<AtomicU64>) {
+        self.lines.lock().unwrap().push(line);
+    }
+}
+
+/// Binds one plugin to tenant 0, whose questions are captured.
+fn bind_captured(host: &Host, plugins: Vec<(Arc<Plugin>, Mode)>, kept: &Arc<Kept>) -> Result<(), String> {
+    let name = plugins[0].0.name().to_owned();
+    let captures: Captures = [((TenantId(0), name), kept.clone() as Arc<dyn Capture>)].into();
+    let tenant = Tenant { id: TenantId(0), name: "clinic".to_owned(), plugins };
+    let table = host.bind_capturing(vec![tenant], Node::default(), Arc::default(), captures);
+    table.map(|table| host.swap(table)).map_err(|error| error.to_string())
+}
+
+/// A plugin that denies allocations and is told all that there is to be told.
+fn curious() -> Guest {
+    // The manifest, the list of its four facts, and their names.
+    let more = r#"
+        (data (i32.const 3584) "\40\04\00\00\04\00\00\00\48\04\00\00\05\00\00\00\40\0e\00\00\04\00\00\00")
+        (data (i32.const 3648) "\80\0e\00\00\07\00\00\00\88\0e\00\00\04\00\00\00")
+        (data (i32.const 3664) "\90\0e\00\00\09\00\00\00\a0\0e\00\00\07\00\00\00")
+        (data (i32.const 3712) "address") (data (i32.const 3720) "port")
+        (data (i32.const 3728) "pseudonym") (data (i32.const 3744) "subject")"#;
+    Guest { describe: "(i32.const 3584)".to_owned(), more: more.to_owned(), ..Guest::allocating(DENY) }
+}
+
+#[test]
+fn a_capture_holds_what_was_asked_without_addresses_and_names_of_sessions_and_can_be_asked_again() {
+    let (host, kept) = (host(EngineChoice::Auto), Arc::new(Kept::default()));
+    let plugin = load_with(&host, "p", curious().bytes(), "{}", &[PolicyGrant::RawAddresses]).unwrap();
+    bind_captured(&host, vec![(plugin.clone(), Mode::DryRun)], &kept).unwrap();
+    for asked in [question(Hook::Allocate, 0), question(Hook::ChannelBind, 1)] {
+        assert_eq!(ask(&host, asked), Verdict::Allow(Grant::default()));
+    }
+    wait_for("a line of each", || kept.lines.lock().unwrap().len() == 2);
+    let lines = kept.lines.lock().unwrap().clone();
+    let session = question(Hook::Allocate, 0).session.to_string();
+    for line in &lines {
+        for personal in ["203.0.113", "203,0,113", "\"address\"", "request-id", "alice", &session] {
+            assert!(!line.contains(personal), "{personal} is in {line}");
+        }
+        assert!(line.contains("\"port\":4000") && !line.contains("\"pseudonym\":null"), "{line}");
+    }
+    let other = load(&host, "q", &Guest::default()).unwrap();
+    let same = |plugin: &Plugin, line: &String| {
+        let case = sluice_policy::Case::parse("c", line).unwrap().remove(0);
+        case.compare(&host.answer_case(plugin, &case, &Arc::default()).unwrap()).is_ok()
+    };
+    let is_allocation = |line: &&String| line.contains("admission.allocate");
+    let (allocation, channel) = (lines.iter().find(is_allocation).unwrap(), lines.iter().find(|l| !is_allocation(l)));
+    let channel = channel.unwrap();
+    assert_eq!([same(&plugin, allocation), same(&plugin, channel)], [true, true]);
+    assert_eq!([same(&other, allocation), same(&other, channel)], [false, true]);
+}
+
+#[test]
+fn what_a_capture_has_no_room_for_is_counted() {
+    let (host, kept) = (host(EngineChoice::Auto), Arc::new(Kept::default()));
+    kept.is_full.store(true, Ordering::Relaxed);
+    let plugin = load(&host, "p", &Guest::default()).unwrap();
+    bind_captured(&host, vec![(plugin.clone(), Mode::DryRun)], &kept).unwrap();
+    ask(&host, question(Hook::Allocate, 0));
+    wait_for("the count", || plugin.stats().uncaptured() == 1);
+    assert!(kept.lines.lock().unwrap().is_empty());
+}
+
+#[test]
+fn nothing_is_captured_of_who_decides_and_nothing_where_it_is_asked_nothing_or_a_plan_says_what_is_written() {
+    let (host, kept) = (host(EngineChoice::Auto), Arc::new(Kept::default()));
+    let asked = load(&host, "p", &Guest::default()).unwrap();
+    bind_captured(&host, vec![(asked.clone(), Mode::Enforce)], &kept).unwrap();
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
+    assert!(kept.lines.lock().unwrap().is_empty() && asked.stats().uncaptured() == 0);
+    let fence = load(&host, "fence", &fence(OPEN)).unwrap();
+    let error = bind_captured(&host, vec![(fence, Mode::DryRun)], &kept).unwrap_err();
+    assert!(error.contains("asked about no request"), "{error}");
+    let planned = load(&host, "plan", &records(PLAN, SILENT)).unwrap();
+    let error = bind_captured(&host, vec![(asked, Mode::DryRun), (planned, Mode::Enforce)], &kept).unwrap_err();
+    assert!(error.contains("a plan of records"), "{error}");
 }
 
 /// Waits until it is so.

@@ -1,0 +1,176 @@
+//! What a plugin was asked in a dry run and what it answered, as a case that can be run again.
+//!
+//! **What is not named here is in no capture**: no address, whoever was granted it; no name of a question or an
+//! allocation, for both are a session's in the records; of an answer what the relay obeys, and no words of a plugin.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+use sluice_base::TenantId;
+
+use crate::bindings::exports::sluice::policy::admission::{Allocation, AllocationRequest, AllocationVerdict};
+use crate::bindings::sluice::policy::types::{
+    AddressClass, CallContext, Endpoint, Grant, Node, Occasion, Transport, Verdict,
+};
+use crate::compose::word;
+use crate::failure::Failure;
+use crate::stats::PluginStats;
+
+/// Whoever keeps what a plugin was asked.
+pub trait Capture: Send + Sync + fmt::Debug {
+    /// Whether there is room for more.
+    fn is_open(&self) -> bool;
+
+    /// Takes a question with its answer, one line. It is called on a thread of the host, and must not wait: a line that
+    /// is not kept, now or later, is added to `lost`.
+    fn take(&self, line: String, lost: &Arc<AtomicU64>);
+}
+
+/// Captures by tenant and plugin.
+pub type Captures = HashMap<(TenantId, String), Arc<dyn Capture>>;
+
+/// Hands a question with its answer to a capture, if there is room.
+pub(crate) fn keep(capture: &dyn Capture, stats: &PluginStats, case: impl FnOnce() -> Option<Value>) {
+    if let Some(case) = capture.is_open().then(case).flatten() {
+        capture.take(case.to_string(), &stats.uncaptured);
+    } else {
+        stats.uncaptured.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A question of `admission.allocate`; none where the plugin had no occasion to answer.
+pub(crate) fn allocation(
+    ctx: &CallContext,
+    request: &AllocationRequest,
+    answer: Result<&AllocationVerdict, Failure>,
+) -> Option<Value> {
+    let arguments = json!({
+        "ctx": context(ctx),
+        "request": {
+            "subject": request.subject,
+            "realm": request.realm,
+            "client": endpoint(&request.client),
+            "node": node(&request.node),
+            "requested-transport": transport(&request.requested_transport),
+            "requested-lifetime": request.requested_lifetime,
+            "subject-allocations": request.subject_allocations,
+            "tenant-allocations": request.tenant_allocations,
+        },
+    });
+    let verdict = |verdict: &AllocationVerdict| match verdict {
+        AllocationVerdict::Allow(granted) => json!({"allow": {
+            "grant": grant(&granted.grant),
+            "max-lifetime": granted.max_lifetime,
+            "max-permissions": granted.max_permissions,
+        }}),
+        AllocationVerdict::Deny(denial) => json!({"deny": {"code": word(denial.code)}}),
+        AllocationVerdict::Abstain => json!("abstain"),
+    };
+    case("admission.allocate", arguments, answer.map(verdict))
+}
+
+/// A question of `admission.permit-peers`; none where the plugin had no occasion to answer.
+pub(crate) fn peers(
+    ctx: &CallContext,
+    allocation: &Allocation,
+    peers: &[Endpoint],
+    answer: Result<&[Verdict], Failure>,
+) -> Option<Value> {
+    let arguments = json!({
+        "ctx": context(ctx),
+        "allocation": {
+            "subject": allocation.subject,
+            "client": endpoint(&allocation.client),
+            "node": node(&allocation.node),
+        },
+        "peers": peers.iter().map(endpoint).collect::<Vec<_>>(),
+    });
+    let verdict = |verdict: &Verdict| match verdict {
+        Verdict::Allow(granted) => json!({"allow": grant(granted)}),
+        Verdict::Deny(denial) => json!({"deny": {"code": word(denial.code)}}),
+        Verdict::Abstain => json!("abstain"),
+    };
+    let verdicts = answer.map(|verdicts| verdicts.iter().map(verdict).collect::<Value>());
+    case("admission.permit-peers", arguments, verdicts)
+}
+
+fn case(hook: &str, arguments: Value, answer: Result<Value, Failure>) -> Option<Value> {
+    match answer {
+        Ok(answer) => Some(json!({"hook": hook, "arguments": arguments, "expect": answer})),
+        Err(Failure::NoTime | Failure::Overload | Failure::Resting) => None,
+        Err(failure) => Some(json!({"hook": hook, "arguments": arguments, "fails": failure.name()})),
+    }
+}
+
+fn context(ctx: &CallContext) -> Value {
+    let occasion = match &ctx.occasion {
+        Occasion::Initial => json!("initial"),
+        Occasion::Refresh => json!("refresh"),
+        Occasion::Moved => json!("moved"),
+        Occasion::Review => json!("review"),
+        Occasion::Other(other) => json!({"other": other}),
+    };
+    json!({"tenant": ctx.tenant, "now": ctx.now, "occasion": occasion})
+}
+
+fn node(node: &Node) -> Value {
+    json!({"id": node.id, "region": node.region, "country": node.country})
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let geo = &endpoint.geo;
+    json!({
+        "port": endpoint.port,
+        "transport": transport(&endpoint.transport),
+        "address-class": class(&endpoint.address_class),
+        "translated": endpoint.translated,
+        "geo": {
+            "country": geo.country,
+            "subdivision": geo.subdivision,
+            "asn": geo.asn,
+            "database-age": geo.database_age,
+        },
+        "pseudonym": endpoint.pseudonym,
+    })
+}
+
+fn transport(transport: &Transport) -> Value {
+    match transport {
+        Transport::Udp => json!("udp"),
+        Transport::Tcp => json!("tcp"),
+        Transport::Tls => json!("tls"),
+        Transport::Dtls => json!("dtls"),
+        Transport::Other(other) => json!({"other": other}),
+    }
+}
+
+fn class(class: &AddressClass) -> Value {
+    let name = match class {
+        AddressClass::Public => "public",
+        AddressClass::Private => "private",
+        AddressClass::Shared => "shared",
+        AddressClass::Loopback => "loopback",
+        AddressClass::LinkLocal => "link-local",
+        AddressClass::UniqueLocal => "unique-local",
+        AddressClass::Metadata => "metadata",
+        AddressClass::Multicast => "multicast",
+        AddressClass::Broadcast => "broadcast",
+        AddressClass::Unspecified => "unspecified",
+        AddressClass::Documentation => "documentation",
+        AddressClass::Benchmarking => "benchmarking",
+        AddressClass::Reserved => "reserved",
+        AddressClass::OwnRelayed => "own-relayed",
+        AddressClass::OwnInfrastructure => "own-infrastructure",
+        AddressClass::Other(other) => return json!({"other": other}),
+    };
+    json!(name)
+}
+
+fn grant(grant: &Grant) -> Value {
+    // How many duties there are, for one makes a failure of it; their names are a plugin's words.
+    let obligations: Vec<Value> = grant.obligations.iter().map(|_| json!({})).collect();
+    json!({"valid-for": grant.valid_for, "max-bitrate": grant.max_bitrate, "obligations": obligations})
+}
