@@ -452,6 +452,13 @@ pub const FAMILIES: &[Family] = &[
         "Denials of a plugin that have no line in the log, since there were too many.",
     ),
     family(
+        "sluice_policy_questions_not_captured_total",
+        COUNTER,
+        &["plugin"],
+        Source::Policies(|policies| counted(&policies.uncaptured)),
+        "Questions of a dry run that were to be captured and were not: the capture is full or over, or the disk slow.",
+    ),
+    family(
         "sluice_policy_counter_mistakes_total",
         COUNTER,
         &["plugin"],

@@ -15,6 +15,8 @@ pub struct Policies {
     pub lines_dropped: Vec<(Vec<String>, u64)>,
     /// Denials without a line in the log, by plugin.
     pub denials_untold: Vec<(Vec<String>, u64)>,
+    /// Questions that are in no capture, though they were to be, by plugin.
+    pub uncaptured: Vec<(Vec<String>, u64)>,
     /// Additions to counters that were not declared so, by plugin.
     pub mistakes: Vec<(Vec<String>, u64)>,
     /// Upper bounds of the buckets of durations, in seconds.
