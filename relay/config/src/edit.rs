@@ -133,7 +133,8 @@ impl Draft {
         let policy = policies.iter_mut().find(|policy| is_named(policy, "plugin", plugin));
         policy.into_iter().for_each(|policy| match dry_run {
             true => put(policy, "mode", "dry-run".into()),
-            false => drop(policy.remove("mode")),
+            // What is captured of a dry run ends with it.
+            false => ["mode", "capture"].iter().for_each(|key| drop(policy.remove(key))),
         });
         Ok(self.text() != before)
     }
@@ -390,6 +391,16 @@ database = ""
         assert!(draft.unbind("other", "fence").unwrap());
         let without = "# Why this decides.\n[[tenant.policy]]\nplugin = \"fence\"\nmode = \"dry-run\" # for now\n";
         assert_eq!(draft.text(), FILE.replace(without, ""));
+    }
+
+    #[test]
+    fn what_is_captured_ends_with_the_dry_run() {
+        let dry_run = "mode = \"dry-run\" # for now\n";
+        let captured = FILE.replace(dry_run, &format!("{dry_run}capture = \"monday\"\n"));
+        let mut draft = Draft::parse(&captured).unwrap();
+        assert!(!draft.bind("other", "fence", true).unwrap(), "it is one already");
+        assert!(draft.bind("other", "fence", false).unwrap());
+        assert_eq!(draft.text(), FILE.replace(dry_run, ""));
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub(crate) fn config(
         return (Config::default(), problems, more);
     }
     let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
-    let mut reader = Reader { walk: Walk::new(text), folder, io_features, sources };
+    let mut reader = Reader { walk: Walk::new(text), folder, io_features, sources, captures: HashSet::new() };
     let root = reader.walk.root(&document, ROOT);
     let config = reader.config(&root);
     let (problems, more) = reader.walk.into_problems();
@@ -172,6 +172,8 @@ struct Reader<'t, 'a> {
     folder: PathBuf,
     io_features: &'a [&'a str],
     sources: &'a dyn Sources,
+    /// Names of captures so far.
+    captures: HashSet<String>,
 }
 
 impl<'t> Reader<'t, '_> {
@@ -640,7 +642,8 @@ impl<'t> Reader<'t, '_> {
             self.walk.problem(&section.span, &section.path, message);
         }
         let limits = self.tenant_limits(section, limits);
-        let (privacy, policies) = (self.tenant_privacy(section, privacy), self.tenant_policies(section, plugins));
+        let privacy = self.tenant_privacy(section, privacy);
+        let policies = self.tenant_policies(section, &privacy, plugins);
         Tenant { name, secrets, users, limits, privacy, policies }
     }
 

@@ -107,6 +107,8 @@ pub struct TenantPolicy {
     pub plugin: usize,
     /// Whether its verdicts are only counted and logged.
     pub dry_run: bool,
+    /// The file, in the captures of the state directory, for what it is asked meanwhile and answers.
+    pub capture: Option<String>,
     /// For this tenant in place of the plugin's settings, as a JSON object.
     pub settings: Option<String>,
     /// For this tenant in place of the plugin's grants.

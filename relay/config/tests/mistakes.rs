@@ -115,6 +115,25 @@ fn two_plugins_do_not_share_their_metrics() {
 }
 
 #[test]
+fn only_a_dry_run_is_captured_each_into_a_file_of_its_own() {
+    let plugins = "[[plugin]]\nname = \"a\"\nfile = \"a.wasm\"\n[[plugin]]\nname = \"b\"\nfile = \"b.wasm\"\n";
+    let bound = |plugin: &str, lines: &str| format!("[[tenant.policy]]\nplugin = \"{plugin}\"\n{lines}\n");
+    let dry = "mode = \"dry-run\"\ncapture = \"monday\"";
+    let wrong = |policies: &str| mistake_in(&format!("{plugins}{LISTEN}{TENANT}{policies}"));
+    let text = wrong(&bound("a", "capture = \"monday\""));
+    assert_says(&text, &["tenant[0].policy[0].capture", "is for a dry run"]);
+    let text = wrong(&(bound("a", dry) + &bound("b", dry)));
+    assert_says(&text, &["tenant[0].policy[1].capture", "another plugin or tenant"]);
+    for name in ["", ".", "..", ".hidden", "a/b", "/a"] {
+        assert_says(&wrong(&bound("a", &dry.replace("monday", name))), &["policy[0].capture", "a name has 1 to"]);
+    }
+    let text = wrong(&format!("[tenant.privacy]\nip_retention_days = 0\n{}", bound("a", dry)));
+    assert_says(&text, &["policy[0].capture", "ip_retention_days = 0 keeps nothing"]);
+    let config = parse(&format!("{plugins}{LISTEN}{TENANT}{}", bound("a", dry))).unwrap();
+    assert_eq!(config.tenants[0].policies[0].capture.as_deref(), Some("monday"));
+}
+
+#[test]
 fn broken_toml_has_its_place() {
     let text = mistake_in("[[listen]\naddress = 3\n");
     assert_says(&text, &["sluice.toml:1:", "not TOML"]);

@@ -199,7 +199,8 @@ mod tests {
         assert_eq!(verdict_deadline(&config), VERDICT_DEADLINE);
         config.privacy.records = true;
         assert_eq!(verdict_deadline(&config), config.privacy.admission_wait);
-        let policies = vec![sluice_config::TenantPolicy { plugin: 0, dry_run: false, settings: None, grants: None }];
+        let (dry_run, capture, settings, grants) = (false, None, None, None);
+        let policies = vec![sluice_config::TenantPolicy { plugin: 0, dry_run, capture, settings, grants }];
         config.tenants = vec![sluice_config::Tenant {
             name: "main".to_owned(),
             secrets: Vec::new(),

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::Reader;
 use crate::policy::{CountrySet, Engine, Geo, Plugin, PluginGrant, Policy, TenantPolicy};
+use crate::privacy::TenantPrivacy;
 use crate::walk::{Item, Section};
 
 pub(super) const POLICY: &[&str] = &[
@@ -23,7 +24,7 @@ pub(super) const POLICY: &[&str] = &[
     "require_signature",
 ];
 pub(super) const PLUGIN: &[&str] = &["name", "file", "digest", "grants", "settings"];
-pub(super) const TENANT_POLICY: &[&str] = &["plugin", "mode", "grants", "settings"];
+pub(super) const TENANT_POLICY: &[&str] = &["plugin", "mode", "capture", "grants", "settings"];
 pub(super) const GEO: &[&str] = &["database", "set"];
 pub(super) const GEO_SET: &[&str] = &["name", "countries"];
 
@@ -174,7 +175,12 @@ impl<'t> Reader<'t, '_> {
         Some(text)
     }
 
-    pub(super) fn tenant_policies(&mut self, tenant: &Section<'t>, plugins: &[Plugin]) -> Vec<TenantPolicy> {
+    pub(super) fn tenant_policies(
+        &mut self,
+        tenant: &Section<'t>,
+        privacy: &TenantPrivacy,
+        plugins: &[Plugin],
+    ) -> Vec<TenantPolicy> {
         let sections = self.walk.children(tenant, "policy", TENANT_POLICY);
         self.at_most(&sections, limits::PLUGINS_PER_TENANT_MAX);
         let named: Vec<_> = plugins.iter().enumerate().map(|(i, plugin)| (plugin.name.as_str(), i)).collect();
@@ -185,16 +191,36 @@ impl<'t> Reader<'t, '_> {
             };
             let mode = self.walk.string(section, "mode");
             let dry_run = mode.and_then(|mode| self.walk.choice(&mode, MODES)).unwrap_or_default();
+            let capture = self.capture(section, dry_run, privacy);
             let (grants, settings) = (self.grants(section), self.settings(section));
             match self.walk.choice(&name, &named) {
                 Some(plugin) if policies.iter().any(|policy| policy.plugin == plugin) => {
                     self.walk.wrong(&name, "decides for this tenant already: remove one of them");
                 }
-                Some(plugin) => policies.push(TenantPolicy { plugin, dry_run, settings, grants }),
+                Some(plugin) => policies.push(TenantPolicy { plugin, dry_run, capture, settings, grants }),
                 None => {}
             }
         }
         policies
+    }
+
+    /// A file for what a dry run is asked; pseudonyms of addresses are in it, and nothing that decides.
+    fn capture(&mut self, section: &Section<'t>, dry_run: bool, privacy: &TenantPrivacy) -> Option<String> {
+        let item = self.walk.string(section, "capture")?;
+        if !is_name(item.value) || item.value.starts_with('.') {
+            let message = format!("is a file's name in the captures of the state directory: {}", not_a_name());
+            self.walk.wrong(&item, message);
+        } else if !dry_run {
+            self.walk.wrong(&item, "is for a dry run: say mode = \"dry-run\", or remove it");
+        } else if privacy.ip_retention_days == 0 {
+            let message = "would hold pseudonyms of addresses, of which privacy.ip_retention_days = 0 keeps nothing";
+            self.walk.wrong(&item, message);
+        }
+        let is_another = !self.captures.insert(item.value.to_owned());
+        if is_another {
+            self.walk.wrong(&item, "is the capture of another plugin or tenant: give each its own");
+        }
+        Some(item.value.to_owned())
     }
 
     pub(super) fn geo(&mut self, root: &Section<'t>) -> Geo {
