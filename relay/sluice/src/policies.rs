@@ -1,5 +1,6 @@
 //! The policies of this process: plugins from files, places from a database, and who they decide for.
 
+mod capture;
 mod chain;
 mod figures;
 pub(crate) mod signature;
@@ -27,6 +28,7 @@ use sluice_turn::Ledger;
 
 use crate::cli::Failure;
 
+pub(crate) use capture::Keeper;
 pub(crate) use chain::Chain;
 
 /// The plugins that decide, if there are any.
@@ -34,6 +36,7 @@ pub(crate) struct Policies {
     /// Made with the first plugin, and never again.
     host: OnceLock<Host>,
     ledger: Arc<Ledger>,
+    captures: Keeper,
     running: Mutex<Running>,
     /// Realms by tenant: apart from the rest, since workers read them.
     realms: RwLock<Arc<[String]>>,
@@ -68,9 +71,15 @@ impl Prepared {
 }
 
 impl Policies {
-    /// Those of a configuration, in force.
+    /// Those of a configuration that is looked at.
     pub(crate) fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Arc<Self>, Failure> {
-        let policies = Policies { host: OnceLock::new(), ledger, running: Mutex::default(), realms: RwLock::default() };
+        Self::serve(config, ledger, Keeper::Nobody)
+    }
+
+    /// Those of a configuration, in force.
+    pub(crate) fn serve(config: &Config, ledger: Arc<Ledger>, captures: Keeper) -> Result<Arc<Self>, Failure> {
+        let (running, realms) = (Mutex::default(), RwLock::default());
+        let policies = Policies { host: OnceLock::new(), ledger, captures, running, realms };
         let prepared = policies.prepare(config)?;
         policies.apply(prepared);
         Ok(Arc::new(policies))
@@ -114,7 +123,8 @@ impl Policies {
         for tenant in &tenants {
             let _ = writeln!(fingerprint, "{} {:?}", tenant.name, bindings(tenant, &loaded));
         }
-        let table = host.bind(tenants, node(config), sets).map_err(|error| error.to_string())?;
+        let captures = self.captures.captures(config, &tenants)?;
+        let table = host.bind_capturing(tenants, node(config), sets, captures).map_err(|error| error.to_string())?;
         Ok(Prepared { table, running: Running { places, loaded, fingerprint, told: false }, realms, gone })
     }
 

@@ -20,7 +20,7 @@ use crate::development::Credentials;
 use crate::driver::Choice;
 use crate::life::{Facts, Life, Lister, Reloaded, Signals, Sources};
 use crate::logging::Logging;
-use crate::policies::Policies;
+use crate::policies::{Keeper, Policies};
 use crate::pseudonym::Pseudonyms;
 use crate::records::desk::{Desk, Expiries};
 use crate::records::{Directories, Records};
@@ -199,7 +199,8 @@ fn policies(
     metrics: &Metrics,
     records: Option<&Records>,
 ) -> Result<Arc<Policies>, Failure> {
-    let policies = Policies::start(config, shared.ledger.clone())?;
+    let captures = Keeper::start(config, &Directories::of_environment(), || os::now().unix_seconds)?;
+    let policies = Policies::serve(config, shared.ledger.clone(), captures)?;
     policies.show(metrics, || os::now().unix_seconds);
     if let Some(records) = records {
         records.handle().configure(recording::tenants(config, |tenant| policies.plan(tenant)));

@@ -44,6 +44,7 @@ fn add(figures: &mut Figures, plugin: &str, stats: &PluginStats) {
     }
     figures.lines_dropped.push((labels(&[]), stats.lines_dropped()));
     figures.denials_untold.push((labels(&[]), stats.denials_untold()));
+    figures.uncaptured.push((labels(&[]), stats.uncaptured()));
     figures.mistakes.push((labels(&[]), stats.mistakes()));
     for series in stats.series() {
         figures.own.push(OwnCounter {
