@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sluice_config::Config;
@@ -97,6 +98,17 @@ pub(crate) struct RunArgs {
 /// The names that `io.disable` may have.
 pub(crate) fn io_features() -> Vec<&'static str> {
     sluice_net::FEATURES.iter().map(|(name, _)| *name).collect()
+}
+
+/// The exit status of a command; what went wrong is said.
+pub(crate) fn ended(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            banner::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// `sluice check-config FILE`.

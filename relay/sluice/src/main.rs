@@ -49,14 +49,8 @@ fn main() -> ExitCode {
         Some(Command::Restore(args)) => records::offline::restore(args),
         Some(Command::Compliance(command)) => records::report::compliance(command),
         Some(Command::Probe(args)) => probe::run(args),
-        Some(Command::Plugin(command)) => plugin::run(command),
+        Some(Command::Plugin(command)) => return plugin::run(command),
         None => run::run(&cli.run),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            banner::complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    cli::ended(done)
 }

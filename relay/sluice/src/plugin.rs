@@ -3,13 +3,16 @@
 mod check;
 mod new;
 mod operate;
+mod replay;
 mod site;
 mod store;
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
 use crate::ask::AskArgs;
-use crate::cli::Failure;
+use crate::cli::ended;
 
 /// What can be done with a plugin.
 #[derive(Subcommand, Debug)]
@@ -33,11 +36,14 @@ pub(crate) enum PluginCommand {
     Check(check::CheckArgs),
     /// Runs recorded cases. The exit status is 0 only when every answer is the expected one.
     Test(check::TestArgs),
+    /// Asks a component what was captured in a dry run. The exit status is 0 when every verdict is the same, 1 when one
+    /// is another, 2 when something is wrong.
+    Replay(replay::ReplayArgs),
 }
 
 /// Does it.
-pub(crate) fn run(command: &PluginCommand) -> Result<(), Failure> {
-    match command {
+pub(crate) fn run(command: &PluginCommand) -> ExitCode {
+    let done = match command {
         PluginCommand::New(args) => new::run(args),
         PluginCommand::List(ask) => check::list(ask),
         PluginCommand::Install(args) => operate::install(args),
@@ -47,5 +53,7 @@ pub(crate) fn run(command: &PluginCommand) -> Result<(), Failure> {
         PluginCommand::Rollback(args) => operate::rollback(args),
         PluginCommand::Check(args) => check::check(args),
         PluginCommand::Test(args) => check::test(args),
-    }
+        PluginCommand::Replay(args) => return replay::run(args),
+    };
+    ended(done)
 }

@@ -30,6 +30,8 @@ use crate::recorder::Recording;
 use desk::Expiries;
 use platform::Platform;
 
+pub(crate) use time::shown;
+
 /// The directory of keys below the runtime directory.
 const KEYS: &str = "keys";
 

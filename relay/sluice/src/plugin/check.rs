@@ -69,7 +69,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 /// With `fuel` what it executes is counted.
-fn open(file: &Path, form: &Form, fuel: bool) -> Result<(Host, Plugin), Failure> {
+pub(super) fn open(file: &Path, form: &Form, fuel: bool) -> Result<(Host, Plugin), Failure> {
     let mut options = host_options(&Config::default())?;
     (options.engine, options.fuel) = (form.engine, fuel);
     let host = Host::start(options)?;
@@ -219,15 +219,19 @@ fn tested_text(tested: &Tested) -> String {
     text
 }
 
-/// The answer on one line: what it says first, and not all of a long one.
+/// The answer on one line.
 fn verdict(ran: &Ran) -> String {
-    let Some(answer) = &ran.answer else { return "no answer".to_owned() };
+    ran.answer.as_ref().map_or_else(|| "no answer".to_owned(), cut)
+}
+
+/// An answer, and not all of a long one.
+pub(super) fn cut(answer: &Value) -> String {
     let text = answer.to_string();
     let cut: String = text.chars().take(ANSWER_CHARS).collect();
     if cut.len() < text.len() { format!("{cut}... (all of it: --json)") } else { cut }
 }
 
-fn show<T: Serialize>(form: &Form, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+pub(super) fn show<T: Serialize>(form: &Form, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), Failure> {
     let text = match form.json {
         true => serde_json::to_string_pretty(value).map_err(|error| error.to_string())? + "\n",
         false => words(value),

@@ -293,7 +293,8 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
     Done { digest, former_digest, reload, ..Done::new(&site, name, words) }.tell(site_args)
 }
 
-fn settings_in(file: &Path) -> Result<Value, Failure> {
+/// The settings of a file.
+pub(super) fn settings_in(file: &Path) -> Result<Value, Failure> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let length = std::fs::metadata(file).map_err(|error| failed(&error))?.len();
     if length > PLUGIN_SETTINGS_BYTES_MAX as u64 {
