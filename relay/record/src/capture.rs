@@ -2,15 +2,16 @@
 //!
 //! Each is a file of JSON lines, bounded, its owner's alone, and written by a thread that nobody waits for. It is
 //! personal data: **the first line says when it is to be deleted**, and whatever relay uses the state directory then
-//! deletes it, at its start and once a minute, whether anything is still captured or not.
+//! deletes it, at its start and once a minute, whether anything is still captured or not. Where its tenant has come to
+//! keep addresses for a shorter time, the first line is written anew before.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -40,6 +41,9 @@ const FIRST_LINE_BYTES: u64 = 2 * PLUGIN_SETTINGS_BYTES_MAX as u64;
 /// The wall clock, in seconds since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// The longest lives of captures, by the names of their tenants.
+pub type Lives = HashMap<String, Duration>;
+
 /// Whose questions are captured.
 #[derive(Clone, PartialEq, Debug)]
 pub struct About {
@@ -60,10 +64,7 @@ enum CaptureError {
     #[error("{} is full, and nothing more is captured: another name in `capture` begins another", .0.display())]
     Full(PathBuf),
     /// Its time is over.
-    #[error(
-        "the time of {} is over, and nothing more is captured: another name in `capture` begins another",
-        .0.display()
-    )]
+    #[error("{} is over, and nothing more is captured: another name in `capture` begins another", .0.display())]
     Over(PathBuf),
     /// It is not what would be gone on with.
     #[error(
@@ -86,6 +87,7 @@ pub struct Captures {
     folder: PathBuf,
     clock: Clock,
     interval: Duration,
+    lives: Arc<Mutex<Lives>>,
     /// To the thread, from the first time that there is something to do for it.
     writer: OnceLock<Sender<Message>>,
 }
@@ -95,15 +97,16 @@ impl Captures {
     ///
     /// # Errors
     /// In words: one that is to be deleted cannot be, or there is no thread.
-    pub fn start(state_directory: &Path, clock: Clock) -> Result<Self, String> {
-        Self::looking_each(SWEEP_INTERVAL, state_directory, clock)
+    pub fn start(state_directory: &Path, lives: Lives, clock: Clock) -> Result<Self, String> {
+        Self::looking_each(SWEEP_INTERVAL, state_directory, lives, clock)
     }
 
-    fn looking_each(interval: Duration, state_directory: &Path, clock: Clock) -> Result<Self, String> {
+    fn looking_each(interval: Duration, state_directory: &Path, lives: Lives, clock: Clock) -> Result<Self, String> {
         let folder = state_directory.join(CAPTURES);
-        let captures = Captures { folder, clock, interval, writer: OnceLock::new() };
+        let lives = Arc::new(Mutex::new(lives));
+        let captures = Captures { folder, clock, interval, lives, writer: OnceLock::new() };
         if captures.folder.is_dir() {
-            sweep(&captures.folder, (captures.clock)()).map_err(|error| {
+            sweep(&captures.folder, &captures.lives(), (captures.clock)()).map_err(|error| {
                 format!("{}: a capture cannot be deleted in time: {error}", captures.folder.display())
             })?;
             captures.writer()?;
@@ -123,12 +126,23 @@ impl Captures {
         Ok(Capture { target: Arc::new(target), writer: self.writer()? })
     }
 
+    /// From the next look on no capture of these tenants lives longer, also one that has begun. None lives longer than
+    /// it was to.
+    pub fn shorten(&self, lives: Lives) {
+        *self.lives.lock().unwrap_or_else(PoisonError::into_inner) = lives;
+    }
+
+    fn lives(&self) -> Lives {
+        copy(&self.lives)
+    }
+
     fn writer(&self) -> Result<Sender<Message>, String> {
         if let Some(writer) = self.writer.get() {
             return Ok(writer.clone());
         }
         let (sender, messages) = bounded(CAPTURE_WAITING_MAX);
-        let writer = Writer { folder: self.folder.clone(), clock: self.clock.clone(), open: HashMap::new() };
+        let (folder, clock, lives) = (self.folder.clone(), self.clock.clone(), self.lives.clone());
+        let writer = Writer { folder, clock, lives, open: HashMap::new() };
         let interval = self.interval;
         let thread = Builder::new().name("captures".to_owned()).spawn(move || writer.run(&messages, interval));
         thread.map_err(|error| format!("no thread for captures: {error}"))?;
@@ -168,7 +182,7 @@ impl Capture {
 /// is no capture's.
 pub fn deleted_at(first_line: &str) -> Option<u64> {
     let first: FirstLine = serde_json::from_str(first_line).ok()?;
-    Some(first.capture.delete_by_unix_seconds)
+    Some(first.end())
 }
 
 #[derive(Debug)]
@@ -197,6 +211,7 @@ struct FirstLine {
 struct Head {
     /// For people.
     delete_by: String,
+    begun_unix_seconds: u64,
     delete_by_unix_seconds: u64,
     tenant: String,
     plugin: String,
@@ -204,24 +219,53 @@ struct Head {
 }
 
 impl FirstLine {
-    fn new(about: &About, end: u64) -> Self {
+    fn new(about: &About, begun_unix_seconds: u64, life: Duration) -> Self {
         let About { tenant, plugin, digest, settings } = about.clone();
-        let of_day = end % DAY_SECONDS;
-        let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let delete_by = format!("{}T{hours:02}:{minutes:02}:{seconds:02}Z", Day::of(end));
-        FirstLine { capture: Head { delete_by, delete_by_unix_seconds: end, tenant, plugin, digest }, settings }
+        let delete_by_unix_seconds = begun_unix_seconds.saturating_add(life.as_secs());
+        let delete_by = for_people(delete_by_unix_seconds);
+        let capture = Head { delete_by, begun_unix_seconds, delete_by_unix_seconds, tenant, plugin, digest };
+        FirstLine { capture, settings }
+    }
+
+    fn end(&self) -> u64 {
+        self.capture.delete_by_unix_seconds
     }
 
     fn is_about(&self, about: &About) -> bool {
         let Head { tenant, plugin, digest, .. } = &self.capture;
         (tenant, plugin, digest, &self.settings) == (&about.tenant, &about.plugin, &about.digest, &about.settings)
     }
+
+    /// Brings the end forward to what its tenant allows; whether that is another one.
+    fn shorten(&mut self, lives: &Lives) -> bool {
+        let life = lives.get(&self.capture.tenant).map(Duration::as_secs);
+        let end = life.map(|life| self.capture.begun_unix_seconds.saturating_add(life)).filter(|end| *end < self.end());
+        let Some(end) = end else { return false };
+        (self.capture.delete_by, self.capture.delete_by_unix_seconds) = (for_people(end), end);
+        true
+    }
+
+    /// The line, with its end.
+    fn line(&self) -> io::Result<String> {
+        Ok(serde_json::to_string(self)? + "\n")
+    }
+}
+
+fn for_people(unix_seconds: u64) -> String {
+    let of_day = unix_seconds % DAY_SECONDS;
+    let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{}T{hours:02}:{minutes:02}:{seconds:02}Z", Day::of(unix_seconds))
+}
+
+fn copy(lives: &Mutex<Lives>) -> Lives {
+    lives.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// The thread's.
 struct Writer {
     folder: PathBuf,
     clock: Clock,
+    lives: Arc<Mutex<Lives>>,
     /// Also those that have ended, without their files: no other begins under their names.
     open: HashMap<PathBuf, Writing>,
 }
@@ -268,12 +312,15 @@ impl Writer {
 
     /// Deletes what is to be deleted.
     fn look(&mut self) {
-        let now = (self.clock)();
-        for writing in self.open.values_mut().filter(|writing| is_over(writing.end, now)) {
-            // What is deleted is there until it is closed.
-            writing.file = None;
+        let (now, lives) = ((self.clock)(), copy(&self.lives));
+        for writing in self.open.values_mut() {
+            writing.first.shorten(&lives);
+            if is_over(writing.first.end(), now) {
+                // What is deleted is there until it is closed.
+                writing.file = None;
+            }
         }
-        if let Err(error) = sweep(&self.folder, now) {
+        if let Err(error) = sweep(&self.folder, &lives, now) {
             tracing::error!("{}: a capture cannot be deleted in time: {error}", self.folder.display());
         }
     }
@@ -282,8 +329,7 @@ impl Writer {
 /// A file that is written to.
 struct Writing {
     file: Option<File>,
-    about: About,
-    end: u64,
+    first: FirstLine,
     bytes: u64,
     questions: usize,
 }
@@ -297,14 +343,14 @@ impl Writing {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Self::go_on(target),
             Err(error) => return Err(failed(error)),
         };
-        let (about, end) = (target.about.clone(), now.saturating_add(target.life.as_secs()));
-        let first = serde_json::to_string(&FirstLine::new(&about, end)).map_err(|error| failed(error.into()))? + "\n";
-        file.write_all(first.as_bytes()).map_err(|error| {
+        let first = FirstLine::new(&target.about, now, target.life);
+        let line = first.line().map_err(failed)?;
+        file.write_all(line.as_bytes()).map_err(|error| {
             // Without a whole first line nothing would say when it is to be deleted.
             let _ = fs::remove_file(&target.path);
             failed(error)
         })?;
-        Ok(Writing { file: Some(file), about, end, bytes: first.len() as u64, questions: 0 })
+        Ok(Writing { file: Some(file), first, bytes: line.len() as u64, questions: 0 })
     }
 
     /// With what a run before this one has begun.
@@ -328,16 +374,15 @@ impl Writing {
             // A run that was killed has left half a line.
             file.set_len(whole as u64).map_err(failed)?;
         }
-        let (about, end) = (target.about.clone(), first.capture.delete_by_unix_seconds);
         let questions = lines.iter().filter(|byte| **byte == b'\n').count() - 1;
-        Ok(Writing { file: Some(file), about, end, bytes: bytes.len() as u64, questions })
+        Ok(Writing { file: Some(file), first, bytes: bytes.len() as u64, questions })
     }
 
     fn add(&mut self, target: &Target, line: &str, now: u64) -> Result<(), CaptureError> {
-        if self.about != target.about {
+        if !self.first.is_about(&target.about) {
             return Err(CaptureError::Other(target.path.clone()));
         }
-        let file = self.file.as_mut().filter(|_| !is_over(self.end, now));
+        let file = self.file.as_mut().filter(|_| !is_over(self.first.end(), now));
         let file = file.ok_or_else(|| CaptureError::Over(target.path.clone()))?;
         let line = format!("{line}\n");
         let bytes = self.bytes + line.len() as u64;
@@ -358,7 +403,7 @@ fn is_over(end: u64, now: u64) -> bool {
 }
 
 /// Deletes every capture of a directory whose time is over; all that can be deleted, also where one cannot.
-fn sweep(folder: &Path, now: u64) -> io::Result<()> {
+fn sweep(folder: &Path, lives: &Lives, now: u64) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -369,7 +414,7 @@ fn sweep(folder: &Path, now: u64) -> io::Result<()> {
         if !entry.file_type()?.is_file() {
             continue;
         }
-        let done = end_of(&entry.path()).and_then(|end| match is_over(end, now) {
+        let done = end_of(&entry.path(), lives).and_then(|end| match is_over(end, now) {
             true => fs::remove_file(entry.path()),
             false => Ok(()),
         });
@@ -378,15 +423,24 @@ fn sweep(folder: &Path, now: u64) -> io::Result<()> {
     swept
 }
 
-/// When a file is to be deleted: without a capture's first line, when the longest life of one is over.
-fn end_of(path: &Path) -> io::Result<u64> {
+/// When a file is to be deleted: without a capture's first line, when the longest life of one is over. A capture whose
+/// end its tenant brings forward says so from now on.
+fn end_of(path: &Path, lives: &Lives) -> io::Result<u64> {
     let file = File::open(path)?;
     let changed = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut text = Vec::new();
     file.take(FIRST_LINE_BYTES).read_to_end(&mut text)?;
-    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let end = std::str::from_utf8(first).ok().and_then(deleted_at);
-    Ok(end.unwrap_or_else(|| changed.saturating_add(CAPTURE_LIFE_MAX).as_secs()))
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Ok(mut first) = serde_json::from_slice::<FirstLine>(line) else {
+        return Ok(changed.saturating_add(CAPTURE_LIFE_MAX).as_secs());
+    };
+    if first.shorten(lives) {
+        // An earlier moment has no more digits than a later one, and space before the end of a line says nothing.
+        let shorter = serde_json::to_string(&first)?;
+        let padded = format!("{shorter:width$}", width = line.len());
+        OpenOptions::new().write(true).open(path)?.write_all_at(padded.as_bytes(), 0)?;
+    }
+    Ok(first.end())
 }
 
 #[cfg(test)]
@@ -407,7 +461,8 @@ mod tests {
 
     fn writer(folder: &Folder, now: u64) -> Writer {
         make_directory(&folder.join(CAPTURES)).unwrap();
-        Writer { folder: folder.join(CAPTURES), clock: Arc::new(move || now), open: HashMap::new() }
+        let (clock, lives) = (Arc::new(move || now), Arc::default());
+        Writer { folder: folder.join(CAPTURES), clock, lives, open: HashMap::new() }
     }
 
     fn target(folder: &Folder, settings: &str) -> Arc<Target> {
@@ -443,7 +498,10 @@ mod tests {
     fn when_it_is_full_it_has_ended_and_what_comes_is_counted() {
         let folder = Folder::new("capture");
         let (mut few, target) = (writer(&folder, NOON), target(&folder, "{}"));
-        assert_eq!((0..CAPTURE_QUESTIONS_MAX).filter(|_| write(&mut few, &target, "{}")).count(), CAPTURE_QUESTIONS_MAX);
+        assert_eq!(
+            (0..CAPTURE_QUESTIONS_MAX).filter(|_| write(&mut few, &target, "{}")).count(),
+            CAPTURE_QUESTIONS_MAX
+        );
         assert!(!write(&mut few, &target, "{}") && target.has_ended.load(Ordering::Relaxed));
         assert_eq!(lines(&target).len(), 1 + CAPTURE_QUESTIONS_MAX);
         let folder = Folder::new("capture");
@@ -476,7 +534,7 @@ mod tests {
         // The last is a wall clock that was set back by days.
         for (now, is_left) in [(end - 1, true), (end, false), (end - 10 * DAY_SECONDS, false)] {
             assert!(write(&mut writer(&folder, NOON), &monday, "1"));
-            Captures::start(folder.path(), Arc::new(move || now)).unwrap();
+            Captures::start(folder.path(), Lives::new(), Arc::new(move || now)).unwrap();
             assert_eq!(monday.path.exists(), is_left, "{now}");
         }
     }
@@ -490,9 +548,28 @@ mod tests {
         let changed = fs::metadata(&file).unwrap().mtime() as u64;
         let life = CAPTURE_LIFE_MAX.as_secs();
         for (now, is_left) in [(changed + life - 1, true), (changed + life + 1, false)] {
-            sweep(&folder.join(CAPTURES), now).unwrap();
+            sweep(&folder.join(CAPTURES), &Lives::new(), now).unwrap();
             assert_eq!(file.exists(), is_left, "{now}");
         }
+    }
+
+    #[test]
+    fn a_shorter_time_shortens_one_that_has_begun_and_a_longer_one_does_not() {
+        let folder = Folder::new("capture");
+        let (mut writer, monday) = (writer(&folder, NOON), target(&folder, "{}"));
+        assert!(write(&mut writer, &monday, "1"));
+        let lives = |life| Lives::from([("clinic".to_owned(), life), ("other".to_owned(), Duration::ZERO)]);
+        for (life, end) in
+            [(7 * DAY, NOON + DAY_SECONDS), (DAY / 2, NOON + DAY_SECONDS / 2), (DAY, NOON + DAY_SECONDS / 2)]
+        {
+            *writer.lives.lock().unwrap() = lives(life);
+            writer.look();
+            assert_eq!(deleted_at(&lines(&monday)[0]), Some(end), "{life:?}");
+        }
+        assert!(write(&mut writer, &monday, "2"));
+        assert_eq!(lines(&monday)[1..], ["1", "2"]);
+        Captures::start(folder.path(), lives(Duration::from_secs(5)), Arc::new(|| NOON + 5)).unwrap();
+        assert!(!monday.path.exists());
     }
 
     #[test]
@@ -503,6 +580,7 @@ mod tests {
         let captures = Captures::looking_each(
             Duration::from_millis(1),
             folder.path(),
+            Lives::new(),
             Arc::new(move || clock.load(Ordering::Relaxed)),
         );
         let capture = captures.unwrap().capture("monday", about("{}"), DAY).unwrap();

@@ -24,6 +24,7 @@ use sluice_policy::{
     digest,
 };
 use sluice_privacy::Plan;
+use sluice_record::capture::Lives;
 use sluice_turn::Ledger;
 
 use crate::cli::Failure;
@@ -61,6 +62,7 @@ pub(crate) struct Prepared {
     realms: Arc<[String]>,
     /// Tenants that have left allocations behind, perhaps.
     gone: Vec<TenantId>,
+    lives: Lives,
 }
 
 impl Prepared {
@@ -105,9 +107,10 @@ impl Policies {
         let realms = realms(config);
         let gone = config.tenants.iter().enumerate().filter(|(_, tenant)| tenant.is_gone());
         let gone = gone.map(|(id, _)| TenantId(id as u16)).collect();
+        let lives = capture::lives(config);
         if config.plugins.is_empty() && self.host().is_none() {
             let running = Running { places, ..Running::default() };
-            return Ok(Prepared { table: Table::default(), running, realms, gone });
+            return Ok(Prepared { table: Table::default(), running, realms, gone, lives });
         }
         let host = self.host_for(config)?;
         let sets = Arc::new(sets(config));
@@ -125,7 +128,7 @@ impl Policies {
         }
         let captures = self.captures.captures(config, &tenants)?;
         let table = host.bind_capturing(tenants, node(config), sets, captures).map_err(|error| error.to_string())?;
-        Ok(Prepared { table, running: Running { places, loaded, fingerprint, told: false }, realms, gone })
+        Ok(Prepared { table, running: Running { places, loaded, fingerprint, told: false }, realms, gone, lives })
     }
 
     /// What a reload would change beside the keys of the configuration: files with another content.
@@ -145,7 +148,8 @@ impl Policies {
 
     /// Puts prepared policies in force; the tenants for whom something else decides now.
     pub(crate) fn apply(&self, prepared: Prepared) -> Vec<TenantId> {
-        let Prepared { mut table, running: new, realms, gone } = prepared;
+        let Prepared { mut table, running: new, realms, gone, lives } = prepared;
+        self.captures.shorten(lives);
         *self.realms.write().unwrap_or_else(PoisonError::into_inner) = realms;
         let mut running = self.running();
         // It lives until the table in force is another one, so that no worker is the last to have its plugins.

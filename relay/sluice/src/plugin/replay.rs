@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn a_capture_whose_time_is_over_is_not_read() {
         let folder = Folder::new("replay");
-        let head = r#"{"delete-by":"","delete-by-unix-seconds":1000,"tenant":"t","plugin":"p","digest":""}"#;
+        let times = r#""delete-by":"","begun-unix-seconds":1,"delete-by-unix-seconds":1000"#;
+        let head = format!(r#"{{{times},"tenant":"t","plugin":"p","digest":""}}"#);
         std::fs::write(folder.join("c"), format!("{{\"capture\":{head},\"settings\":{{}}}}\n")).unwrap();
         check_age(&folder.join("c"), 999).unwrap();
         let error = check_age(&folder.join("c"), 1000).unwrap_err();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sluice_config::{Config, Directory, TenantPolicy};
 use sluice_policy::{Capture, Captures, Tenant};
 use sluice_privacy::date::DAY_SECONDS;
-use sluice_record::capture::{self, About};
+use sluice_record::capture::{self, About, Lives};
 
 use crate::cli::Failure;
 use crate::records::Directories;
@@ -36,7 +36,15 @@ impl Keeper {
             Directory::At(path) => Some(path.clone()),
             Directory::Auto => directories.state.clone(),
         };
-        state.map_or(Ok(Keeper::Nowhere), |state| capture::Captures::start(&state, Arc::new(clock)).map(Keeper::Files))
+        let Some(state) = state else { return Ok(Keeper::Nowhere) };
+        capture::Captures::start(&state, lives(config), Arc::new(clock)).map(Keeper::Files)
+    }
+
+    /// No capture lives longer than the tenants of the configuration in force keep addresses.
+    pub(super) fn shorten(&self, lives: Lives) {
+        if let Keeper::Files(captures) = self {
+            captures.shorten(lives);
+        }
     }
 
     /// What a configuration wants captured, of these tenants with their plugins.
@@ -58,13 +66,19 @@ impl Keeper {
         match self {
             Keeper::Nobody => Ok(Arc::new(Unkept)),
             Keeper::Nowhere => Err("there is no state directory: name one in privacy.state_directory".to_owned()),
-            Keeper::Files(captures) => {
-                // No longer than the addresses that its pseudonyms are of.
-                let life = Duration::from_secs(u64::from(of.privacy.ip_retention_days) * DAY_SECONDS);
-                Ok(Arc::new(Kept(captures.capture(file, about, life)?)))
-            }
+            Keeper::Files(captures) => Ok(Arc::new(Kept(captures.capture(file, about, life(of))?))),
         }
     }
+}
+
+/// How long captures of each tenant may live.
+pub(super) fn lives(config: &Config) -> Lives {
+    config.tenants.iter().map(|tenant| (tenant.name.clone(), life(tenant))).collect()
+}
+
+/// No longer than the addresses that its pseudonyms are of.
+fn life(tenant: &sluice_config::Tenant) -> Duration {
+    Duration::from_secs(u64::from(tenant.privacy.ip_retention_days) * DAY_SECONDS)
 }
 
 fn about(config: &Config, policy: &TenantPolicy, tenant: &Tenant) -> About {
