@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -63,7 +63,7 @@ enum CaptureError {
     /// It has as many questions or bytes as it may have.
     #[error("{} is full, and nothing more is captured: another name in `capture` begins another", .0.display())]
     Full(PathBuf),
-    /// Its time is over.
+    /// Its time is over, or somebody has deleted it.
     #[error("{} is over, and nothing more is captured: another name in `capture` begins another", .0.display())]
     Over(PathBuf),
     /// It is not what would be gone on with.
@@ -310,13 +310,13 @@ impl Writer {
         writing.map_or_else(|| Err(CaptureError::Over(target.path.clone())), |writing| writing.add(target, line, now))
     }
 
-    /// Deletes what is to be deleted.
+    /// Deletes what is to be deleted, and lets go of what somebody has deleted.
     fn look(&mut self) {
         let (now, lives) = ((self.clock)(), copy(&self.lives));
-        for writing in self.open.values_mut() {
+        for (path, writing) in &mut self.open {
             writing.first.shorten(&lives);
-            if is_over(writing.first.end(), now) {
-                // What is deleted is there until it is closed.
+            if is_over(writing.first.end(), now) || !writing.is_at(path) {
+                // What is deleted is on the disk until it is closed.
                 writing.file = None;
             }
         }
@@ -376,6 +376,13 @@ impl Writing {
         }
         let questions = lines.iter().filter(|byte| **byte == b'\n').count() - 1;
         Ok(Writing { file: Some(file), first, bytes: bytes.len() as u64, questions })
+    }
+
+    /// Whether what is written to is still what has this name.
+    fn is_at(&self, path: &Path) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(identity);
+        open.is_some() && open == fs::symlink_metadata(path).ok().map(identity)
     }
 
     fn add(&mut self, target: &Target, line: &str, now: u64) -> Result<(), CaptureError> {
@@ -445,8 +452,6 @@ fn end_of(path: &Path, lives: &Lives) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
     use crate::testing::Folder;
 
@@ -570,6 +575,20 @@ mod tests {
         assert_eq!(lines(&monday)[1..], ["1", "2"]);
         Captures::start(folder.path(), lives(Duration::from_secs(5)), Arc::new(|| NOON + 5)).unwrap();
         assert!(!monday.path.exists());
+    }
+
+    /// A file that is written to is on the disk as long as it is open.
+    #[test]
+    fn what_somebody_deletes_is_let_go_of_and_captured_no_more() {
+        let folder = Folder::new("capture");
+        let (mut writer, monday) = (writer(&folder, NOON), target(&folder, "{}"));
+        assert!(write(&mut writer, &monday, "1"));
+        writer.look();
+        assert!(writer.open[&monday.path].file.is_some());
+        fs::remove_file(&monday.path).unwrap();
+        writer.look();
+        assert!(writer.open[&monday.path].file.is_none());
+        assert!(!write(&mut writer, &monday, "2") && !monday.path.exists());
     }
 
     #[test]
