@@ -113,6 +113,7 @@ fn context(ctx: &CallContext) -> Value {
         Occasion::Review => json!("review"),
         Occasion::Other(other) => json!({"other": other}),
     };
+    // The time is whole, for plugins grant what is left until a moment: by a rounded one each such grant were another.
     json!({"tenant": ctx.tenant, "now": ctx.now, "occasion": occasion})
 }
 
