@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::api::{self, Problem};
 use crate::holds::WantedHold;
 use crate::http::{self, Answer, Listen};
+use crate::plugins::WantedErasure;
 use crate::records::{self, Told, Wanted, WantedBan, WantedLift};
 
 /// Owner and group may write, which is to connect.
@@ -69,6 +70,8 @@ pub enum Command {
     Backup(Caller, api::BackupRequest, Reply<Told<api::Backup>>),
     /// What decides for whom.
     Plugins(Reply<api::Plugins>),
+    /// Have policies forget a person.
+    Erase(Caller, WantedErasure, Reply<Told<api::Erasure>>),
     /// What is stored where, how long, under whose key.
     Compliance(Reply<Told<api::Compliance>>),
 }
@@ -290,7 +293,7 @@ async fn not_found() -> Answer {
     let get = [api::STATUS, api::ALLOCATIONS, api::PLUGINS, api::BANS, api::HOLDS, api::AUDIT, api::RETENTION];
     let get = [&get[..], &[api::COMPLIANCE]].concat();
     let bans = [api::BANS, api::LIFT, api::HOLDS, api::LIFT_HOLD, api::READ_HOLD];
-    let post = [&[api::RELOAD, api::DRAIN, api::LOOKUP], &bans[..], &[api::SWEEP, api::BACKUP]].concat();
+    let post = [&[api::RELOAD, api::DRAIN, api::LOOKUP], &bans[..], &[api::SWEEP, api::BACKUP, api::ERASE]].concat();
     let (get, post) = (get.join(", "), post.join(", "));
     problem(&Problem::new(404, "no such path", &format!("there is GET {get} and POST {post}")))
 }

@@ -12,6 +12,7 @@ mod control;
 mod health;
 mod holds;
 mod http;
+mod plugins;
 mod records;
 mod server;
 
@@ -20,5 +21,6 @@ pub use client::{ClientError, call, call_with};
 pub use control::{Caller, Command, Control, ControlError, Reply};
 pub use health::{Advancing, Health};
 pub use holds::WantedHold;
+pub use plugins::WantedErasure;
 pub use records::{Target, Told, Wanted, WantedBan, WantedLift};
 pub use server::{BindError, Server};

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::api::{self, Problem};
 use crate::control::{Caller, Command, Reply, ask_in, problem};
-use crate::holds;
 use crate::http::Answer;
+use crate::{holds, plugins};
 
 /// The answer to something that may be refused.
 pub type Told<T> = Result<T, Problem>;
@@ -114,6 +114,7 @@ pub(crate) fn routes() -> Router<mpsc::Sender<Command>> {
         .route(api::BACKUP, post(backup))
         .route(api::COMPLIANCE, get(compliance))
         .merge(holds::routes())
+        .merge(plugins::routes())
         .layer(DefaultBodyLimit::max(limits::CONTROL_REQUEST_BYTES_MAX))
 }
 

@@ -45,8 +45,8 @@ impl Hook {
 }
 
 impl Hook {
-    /// Whether this host carries out what is decided there. What it has no occasion for (a recording, a request to
-    /// erase) is never asked; a second look at records is a promise that would not be kept.
+    /// Whether this host carries out what is decided there. What it has no occasion for (a recording) is
+    /// never asked; a second look at records is a promise that would not be kept.
     pub(crate) const fn is_kept(self) -> bool {
         !matches!(self, Hook::LogFilter)
     }
@@ -58,7 +58,7 @@ impl Hook {
 
     /// Whether there is an occasion to ask it.
     pub const fn is_asked(self) -> bool {
-        matches!(self, Hook::Allocate | Hook::PermitPeers | Hook::Geofence | Hook::LogPlan)
+        !matches!(self, Hook::Media | Hook::Recording | Hook::LogFilter)
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use crate::cli::Failure;
 use crate::drain::{self, Drain, Next};
-use crate::policies::Policies;
+use crate::policies::{Policies, orders};
 use crate::pseudonym::Pseudonyms;
 use crate::records::desk::Desk;
 use crate::records::report;
@@ -397,6 +397,16 @@ impl Life {
                 tokio::spawn(async move { lister.list(after, reply).await });
             }
             Command::Plugins(reply) => drop(reply.send(self.policies.list())),
+            Command::Erase(caller, wanted, reply) => {
+                let (policies, desk) = (self.policies.clone(), self.desk.clone());
+                let known = orders::known(&self.config, &wanted.tenant);
+                tokio::spawn(async move {
+                    let _ = reply.send(match known {
+                        Ok(_) => orders::erase(policies, desk, caller, wanted).await,
+                        Err(problem) => Err(problem),
+                    });
+                });
+            }
             Command::Compliance(reply) => drop(reply.send(Ok(self.compliance()))),
             command => {
                 let desk = self.desk.clone();

@@ -3,6 +3,7 @@
 mod check;
 mod new;
 mod operate;
+mod orders;
 mod replay;
 mod site;
 mod store;
@@ -32,6 +33,9 @@ pub(crate) enum PluginCommand {
     Settings(operate::SettingsArgs),
     /// Puts back what was installed before, with its grants and settings of then.
     Rollback(operate::RollbackArgs),
+    /// Has policies forget a person: what plugins have stored by that name is deleted, and each is asked to forget what
+    /// it derived. The exit status is 0 only when every one has.
+    Erase(orders::EraseArgs),
     /// Says what a component is: its hooks, what it would be told and granted, its digest.
     Check(check::CheckArgs),
     /// Runs recorded cases. The exit status is 0 only when every answer is the expected one.
@@ -51,6 +55,7 @@ pub(crate) fn run(command: &PluginCommand) -> ExitCode {
         PluginCommand::Disable(args) => operate::disable(args),
         PluginCommand::Settings(args) => operate::settings(args),
         PluginCommand::Rollback(args) => operate::rollback(args),
+        PluginCommand::Erase(args) => orders::erase(args),
         PluginCommand::Check(args) => check::check(args),
         PluginCommand::Test(args) => check::test(args),
         PluginCommand::Replay(args) => return replay::run(args),

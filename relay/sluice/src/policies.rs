@@ -3,6 +3,7 @@
 mod capture;
 mod chain;
 mod figures;
+pub(crate) mod orders;
 pub(crate) mod signature;
 
 use std::collections::HashMap;

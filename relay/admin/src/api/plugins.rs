@@ -5,6 +5,41 @@ use serde::{Deserialize, Serialize};
 /// `GET /v1/plugins`.
 pub const PLUGINS: &str = "/v1/plugins";
 
+/// `POST /v1/plugins/erase`.
+pub const ERASE: &str = "/v1/plugins/erase";
+
+/// A person whom policies are to forget. It does not print.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseRequest {
+    /// The tenant whose user that is.
+    pub tenant: String,
+    /// The user's name, without the tenant's and without the time of a REST credential.
+    pub user: String,
+}
+
+/// What policies had of a person, and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Erasure {
+    /// Of each plugin that decides for the tenant, or has stored something about the person.
+    pub plugins: Vec<Erased>,
+}
+
+/// What one plugin had of a person.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Erased {
+    /// Its name.
+    pub plugin: String,
+    /// Entries of its store that named the person, and are gone.
+    pub entries: u64,
+    /// What it says that it deleted besides; none where it was not asked, since it derives nothing, or has failed.
+    pub deleted: Option<u64>,
+    /// What it keeps, and why: for the person.
+    pub kept: Vec<String>,
+    /// Why it did not answer: it is to be asked again.
+    pub failure: Option<String>,
+}
+
 /// The plugins that are loaded.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Plugins {
