@@ -72,6 +72,8 @@ pub enum Command {
     Plugins(Reply<api::Plugins>),
     /// Have policies forget a person.
     Erase(Caller, WantedErasure, Reply<Told<api::Erasure>>),
+    /// Have policies asked again about all that lives: those of a tenant, or all.
+    Review(Caller, Option<String>, Reply<Told<api::Review>>),
     /// What is stored where, how long, under whose key.
     Compliance(Reply<Told<api::Compliance>>),
 }
@@ -293,7 +295,9 @@ async fn not_found() -> Answer {
     let get = [api::STATUS, api::ALLOCATIONS, api::PLUGINS, api::BANS, api::HOLDS, api::AUDIT, api::RETENTION];
     let get = [&get[..], &[api::COMPLIANCE]].concat();
     let bans = [api::BANS, api::LIFT, api::HOLDS, api::LIFT_HOLD, api::READ_HOLD];
-    let post = [&[api::RELOAD, api::DRAIN, api::LOOKUP], &bans[..], &[api::SWEEP, api::BACKUP, api::ERASE]].concat();
+    let post =
+        [&[api::RELOAD, api::DRAIN, api::LOOKUP], &bans[..], &[api::SWEEP, api::BACKUP, api::ERASE, api::REVIEW]]
+            .concat();
     let (get, post) = (get.join(", "), post.join(", "));
     problem(&Problem::new(404, "no such path", &format!("there is GET {get} and POST {post}")))
 }

@@ -26,12 +26,19 @@ pub struct WantedErasure {
 
 /// The routes of orders.
 pub(crate) fn routes() -> Router<mpsc::Sender<Command>> {
-    Router::new().route(api::ERASE, post(erase))
+    Router::new().route(api::ERASE, post(erase)).route(api::REVIEW, post(review))
 }
 
 async fn erase(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
     match wanted(&body) {
         Ok(wanted) => ask(&commands, |reply| Command::Erase(caller, wanted, reply)).await,
+        Err(refused) => problem(&refused),
+    }
+}
+
+async fn review(State(commands): Commands, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
+    match read::<api::ReviewRequest>(&body) {
+        Ok(request) => ask(&commands, |reply| Command::Review(caller, request.tenant, reply)).await,
         Err(refused) => problem(&refused),
     }
 }

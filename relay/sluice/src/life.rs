@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sluice_admin::{Caller, Command, Control, Reply, api};
+use sluice_admin::{Caller, Command, Control, Reply, Told, api};
 use sluice_base::limits::{CONTROL_ANSWER_TIMEOUT, CONTROL_COMMANDS_MAX, LISTED_ALLOCATIONS_MAX};
 use sluice_base::message::{AllocationPage, AllocationView};
 use sluice_base::{Family, Pii, TenantId};
@@ -407,6 +407,7 @@ impl Life {
                     });
                 });
             }
+            Command::Review(caller, tenant, reply) => drop(reply.send(self.review(caller, tenant.as_deref()))),
             Command::Compliance(reply) => drop(reply.send(Ok(self.compliance()))),
             command => {
                 let desk = self.desk.clone();
@@ -414,6 +415,20 @@ impl Life {
                 tokio::spawn(async move { answer(&desk, command).await });
             }
         }
+    }
+
+    /// Has policies asked again about all that lives.
+    fn review(&self, caller: Caller, tenant: Option<&str>) -> Told<api::Review> {
+        tracing::info!(uid = caller.uid, tenant, "told to ask policies again about all that lives");
+        let only = tenant.map(|tenant| orders::known(&self.config, tenant)).transpose()?;
+        let mut ids = self.policies.tenants();
+        ids.retain(|id| only.is_none_or(|only| only == *id));
+        let name = |id: &TenantId| self.config.tenants.get(usize::from(id.0)).map(|tenant| tenant.name.clone());
+        let tenants: Vec<String> = ids.iter().filter_map(name).collect();
+        self.reloader.review(ids);
+        let (desk, names) = (self.desk.clone(), tenants.clone());
+        tokio::spawn(async move { desk.note("plugin review", names, Some(caller)).await });
+        Ok(api::Review { tenants })
     }
 
     /// What this relay stores, by the configuration in force.

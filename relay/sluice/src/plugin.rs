@@ -36,6 +36,8 @@ pub(crate) enum PluginCommand {
     /// Has policies forget a person: what plugins have stored by that name is deleted, and each is asked to forget what
     /// it derived. The exit status is 0 only when every one has.
     Erase(orders::EraseArgs),
+    /// Has policies asked again about all that lives; what is not allowed again ends with its next packet.
+    Review(orders::ReviewArgs),
     /// Says what a component is: its hooks, what it would be told and granted, its digest.
     Check(check::CheckArgs),
     /// Runs recorded cases. The exit status is 0 only when every answer is the expected one.
@@ -56,6 +58,7 @@ pub(crate) fn run(command: &PluginCommand) -> ExitCode {
         PluginCommand::Settings(args) => operate::settings(args),
         PluginCommand::Rollback(args) => operate::rollback(args),
         PluginCommand::Erase(args) => orders::erase(args),
+        PluginCommand::Review(args) => orders::review(args),
         PluginCommand::Check(args) => check::check(args),
         PluginCommand::Test(args) => check::test(args),
         PluginCommand::Replay(args) => return replay::run(args),

@@ -93,6 +93,14 @@ impl Policies {
         self.host()?.table().plan(tenant).cloned()
     }
 
+    /// Tenants whose policies decide.
+    pub(crate) fn tenants(&self) -> Vec<TenantId> {
+        let mut tenants: Vec<_> =
+            self.host().iter().flat_map(|host| host.table().tenants().collect::<Vec<_>>()).collect();
+        tenants.sort_unstable();
+        tenants
+    }
+
     /// The host, once there was a plugin.
     pub(crate) fn host(&self) -> Option<&Host> {
         self.host.get()

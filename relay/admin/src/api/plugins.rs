@@ -8,6 +8,9 @@ pub const PLUGINS: &str = "/v1/plugins";
 /// `POST /v1/plugins/erase`.
 pub const ERASE: &str = "/v1/plugins/erase";
 
+/// `POST /v1/plugins/review`.
+pub const REVIEW: &str = "/v1/plugins/review";
+
 /// A person whom policies are to forget. It does not print.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +41,21 @@ pub struct Erased {
     pub kept: Vec<String>,
     /// Why it did not answer: it is to be asked again.
     pub failure: Option<String>,
+}
+
+/// Whose policies are to be asked again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewRequest {
+    /// Those of this tenant; without it those of all.
+    pub tenant: Option<String>,
+}
+
+/// Whose policies are asked again about all that lives.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Review {
+    /// These tenants'; nobody's, where no plugin decides.
+    pub tenants: Vec<String>,
 }
 
 /// The plugins that are loaded.

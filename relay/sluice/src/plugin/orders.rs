@@ -1,4 +1,4 @@
-//! `sluice plugin erase`: asked over the control socket.
+//! `sluice plugin erase` and `sluice plugin review`: asked over the control socket.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -26,6 +26,16 @@ pub(crate) struct EraseArgs {
     ask: AskArgs,
 }
 
+/// `sluice plugin review`.
+#[derive(Args, Debug)]
+pub(crate) struct ReviewArgs {
+    /// The policies of this tenant; without it those of all.
+    #[arg(long)]
+    tenant: Option<String>,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
 /// Has policies forget a person: fails unless every plugin has.
 pub(super) fn erase(args: &EraseArgs) -> Result<(), Failure> {
     let request = api::EraseRequest { tenant: args.tenant.clone(), user: user(args)? };
@@ -41,6 +51,15 @@ pub(super) fn erase(args: &EraseArgs) -> Result<(), Failure> {
             failed.join(", ")
         )),
     }
+}
+
+/// Has policies asked again.
+pub(super) fn review(args: &ReviewArgs) -> Result<(), Failure> {
+    let review: api::Review = args.ask.call_with(api::REVIEW, &api::ReviewRequest { tenant: args.tenant.clone() })?;
+    args.ask.print(&review, |review| match review.tenants.is_empty() {
+        true => "no plugin decides there: nobody is asked\n".to_owned(),
+        false => format!("asked again about all that lives: the policies of {}\n", review.tenants.join(", ")),
+    })
 }
 
 /// The name, without the end of its line.

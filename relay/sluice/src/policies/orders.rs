@@ -1,4 +1,4 @@
-//! What administrators order of policies: to forget a person.
+//! What administrators order of policies: to forget a person, to be asked again.
 
 use std::sync::Arc;
 
