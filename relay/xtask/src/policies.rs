@@ -1,6 +1,7 @@
 //! Policies under real clients: a fence lets in and keeps out, what it no longer allows stops at once, and a plugin
 //! that misbehaves harms nobody but the tenant that has it.
 
+mod erasure;
 mod operator;
 mod stage;
 
@@ -130,6 +131,10 @@ fn misbehaviour(report: &Report, stage: &Stage) {
 /// What an operator does without an editor.
 fn commands(report: &Report, stage: &Stage) {
     report.test("policies: an operator's commands change the file and the relay, or neither", || operator::test(stage));
+    report.test("policies: a person who is erased is a stranger, and a plugin that fails to forget is told", || {
+        erasure::forgotten(stage)
+    });
+    report.test("policies: a review that is ordered ends what is no longer allowed", || erasure::reviewed(stage));
 }
 
 /// What loads, and what does not.

@@ -65,7 +65,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hostile-logs", &["sluice-plugin-sdk"]),
     ("hostile-describe", &[]),
     ("hostile-start-up", &[]),
-    ("hostile-ungranted", &[]),
+    ("hostile-ungranted", &["sluice-plugin-sdk"]),
     ("sluice-fuzz", &["sluice-base", "sluice-wire", "sluice-turn", "sluice-config"]),
 ];
 
