@@ -10,8 +10,11 @@ use sluice_base::policy::{Endpoint, Hook, Question, Verdict};
 use sluice_base::{AddressClass, Pii, QuestionId, Secret, SessionId, TenantId};
 use sluice_policy::{EngineChoice, EngineKind, Host, HostOptions, Mode, Node, Plugin, Sets, Source, Standing, Tenant};
 
-/// Questions of a row, after as many that are not counted.
-const QUESTIONS: usize = 4000;
+/// The most questions of a row, and the longest that they may take: interpreted JavaScript takes milliseconds for each.
+const COUNTED: (usize, Duration) = (4000, Duration::from_secs(3));
+
+/// The same of those before them, which are not counted.
+const WARM_UP: (usize, Duration) = (1000, Duration::from_millis(500));
 
 /// What a row binds to each tenant: a word for people, and components with their settings.
 type Bound = (&'static str, &'static [(&'static str, &'static str)]);
@@ -45,7 +48,8 @@ fn main() -> Result<(), String> {
     let folder = std::env::args().nth(1).ok_or("say the folder of the components")?;
     let check = std::env::args().any(|argument| argument == "--check");
     let mut missed = 0;
-    println!("{:<10} {:>7}  {:<18} {:>10} {:>10} {:>10}", "engine", "tenants", "plugins", "median", "p99", "most");
+    let heads = ["questions", "median", "p99", "most"].map(|head| format!("{head:>10}")).join(" ");
+    println!("{:<10} {:>7}  {:<18} {heads}", "engine", "tenants", "plugins");
     for engine in [EngineChoice::Cranelift, EngineChoice::Pulley] {
         for row in ROWS {
             for tenants in [1, 100] {
@@ -83,25 +87,34 @@ fn measure(
     let tenant = |id| Tenant { id: TenantId(id), name: format!("tenant-{id}"), plugins: loaded.clone() };
     let table = host.bind((0..tenants).map(tenant).collect(), Node::default(), Arc::new(Sets::default()));
     host.swap(table.map_err(|error| error.to_string())?);
-    let mut took = Vec::with_capacity(QUESTIONS);
-    for i in 0..2 * QUESTIONS {
-        let question = question(i as u64, TenantId(i as u16 % tenants));
-        let began = Instant::now();
-        let verdict = ask(&host, question)?;
-        if i >= QUESTIONS {
-            took.push(began.elapsed());
-        }
-        if !matches!(verdict, Verdict::Allow(_)) {
-            return Err(format!("{word}: {verdict:?}"));
-        }
-    }
+    let took = asked(&host, tenants, WARM_UP).and_then(|_| asked(&host, tenants, COUNTED));
+    let mut took = took.map_err(|error| format!("{word}: {error}"))?;
     took.sort_unstable();
-    let part = |part: usize| took[(QUESTIONS - 1) * part / 100];
+    let (questions, part) = (took.len(), |part: usize| took[(took.len() - 1) * part / 100]);
     let at = |of: usize| format!("{:.1} us", part(of).as_nanos() as f64 / 1e3);
     let kind = host.engine().0;
     let engine = kind.name();
-    println!("{engine:<10} {tenants:>7}  {word:<18} {:>10} {:>10} {:>10}", at(50), at(99), at(100));
+    let [median, p99, most] = [50, 99, 100].map(at);
+    println!("{engine:<10} {tenants:>7}  {word:<18} {questions:>10} {median:>10} {p99:>10} {most:>10}");
     Ok((kind, part(99)))
+}
+
+/// How long each question took, of as many as there is time for, one after the other: at least one.
+fn asked(host: &Host, tenants: u16, (questions, time): (usize, Duration)) -> Result<Vec<Duration>, String> {
+    let (mut took, end) = (Vec::with_capacity(questions), Instant::now() + time);
+    for i in 0..questions {
+        let question = question(i as u64, TenantId(i as u16 % tenants));
+        let began = Instant::now();
+        let verdict = ask(host, question)?;
+        took.push(began.elapsed());
+        if !matches!(verdict, Verdict::Allow(_)) {
+            return Err(format!("{verdict:?}"));
+        }
+        if began >= end {
+            break;
+        }
+    }
+    Ok(took)
 }
 
 fn load(host: &Host, folder: &Path, i: usize, (name, settings): &(&str, &str)) -> Result<(Arc<Plugin>, Mode), String> {
