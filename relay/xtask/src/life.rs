@@ -216,6 +216,11 @@ impl Load {
         child.map(Load).map_err(|e| format!("sluice-loadgen: {e}"))
     }
 
+    /// Whether it has ended.
+    pub(crate) fn is_over(&mut self) -> Result<bool, String> {
+        self.0.try_wait().map(|ended| ended.is_some()).map_err(|e| e.to_string())
+    }
+
     /// Its end: nothing was lost, and nothing came to a wrong place.
     pub(crate) fn lost_nothing(self) -> Result<(), String> {
         let output = self.0.wait_with_output().map_err(|e| e.to_string())?;

@@ -62,6 +62,12 @@ const PEERS_ELSEWHERE: &str = "{ only = [\"US\"] }, unknown_peers = \"refuse\"";
 /// Reloads while packets flow and clients come.
 const RELOADS: usize = 12;
 
+/// What an operator's command replaces and puts back meanwhile.
+const ROLLBACKS: usize = 3;
+
+/// Longer than both take.
+const LOAD_SECONDS: &str = "14";
+
 /// Tests that a relay of its own has, one after the other.
 type Lane = fn(&Report, &Stage);
 
@@ -297,7 +303,7 @@ fn reloads(stage: &Stage) -> Result<(), String> {
     stage.reload(&Fence::default(), None)?;
     let failures = "sluice_policy_failures_total{";
     let (late, failed) = (stage.sum(open)?, stage.sum(failures)?);
-    let load = Load::upon(&stage.folder, stage.port, "8")?;
+    let (mut load, began) = (Load::upon(&stage.folder, stage.port, LOAD_SECONDS)?, Instant::now());
     let mut come = Vec::new();
     for i in 0..RELOADS {
         let fence = Fence { is_next: i % 2 == 0, ..Fence::default() };
@@ -306,6 +312,12 @@ fn reloads(stage: &Stage) -> Result<(), String> {
         if i % 4 == 0 {
             come.push(Beside::start(stage, "20")?);
         }
+    }
+    stage.reload(&Fence::default(), None)?;
+    operator::rollbacks(stage, ROLLBACKS, || Beside::start(stage, "20").map(|client| come.push(client)))?;
+    println!("      they took {:.1} of {LOAD_SECONDS} s", began.elapsed().as_secs_f32());
+    if load.is_over()? {
+        return Err("the load ended before the last of them".to_owned());
     }
     let served = come.into_iter().try_for_each(Beside::lost_nothing).and_then(|()| load.lost_nothing());
     stage.reload(&Fence::default(), None)?;

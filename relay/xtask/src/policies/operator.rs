@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::stage::{Fence, INSIDE, Stage};
+use super::stage::{Fence, INSIDE, Stage, next_version};
 use crate::shell;
 
 /// What a person has written into the file.
@@ -80,6 +80,27 @@ fn replaced(stage: &Stage, digest: &str) -> Result<(), String> {
     }
     stage.refused(stage.other_port, INSIDE, 403)?;
     refused(stage, &["rollback", NAME], "there was no by-command before this one")
+}
+
+/// A plugin that is asked is replaced by its next version and put back, so many times; something happens before each.
+pub(super) fn rollbacks(
+    stage: &Stage,
+    times: usize,
+    mut before_each: impl FnMut() -> Result<(), String>,
+) -> Result<(), String> {
+    let many = settings(stage, "many", r#"{"per_user": 1000}"#)?;
+    let next = next_version(&stage.folder, "template")?.display().to_string();
+    let first = done(stage, &["install", &component("template"), "--name", NAME, "--settings", &many])?;
+    done(stage, &["enable", NAME, "--tenant", "main"])?;
+    for _ in 0..times {
+        before_each()?;
+        let second = done(stage, &["install", &next, "--name", NAME])?;
+        let back = done(stage, &["rollback", NAME])?;
+        if back["digest"] != first["digest"] || second["digest"] == first["digest"] {
+            return Err(format!("{first} became {second} and then {back}"));
+        }
+    }
+    Ok(())
 }
 
 /// What the commands found good and the running relay refuses is put back.

@@ -69,7 +69,7 @@ impl Stage {
         let (port, other_port) = (port?, other_port?);
         let metrics = clients::address(netns::RELAY_V4, metrics_port?)?;
         write_database(&folder, "DE")?;
-        write_next_version(&folder)?;
+        next_version(&folder, "geofence")?;
         folder.write(&configuration(&folder, [port, other_port], metrics, &Fence::default(), None))?;
         let server = folder.start(&log, port, None)?;
         // It answers clients a moment before it says so.
@@ -273,13 +273,15 @@ fn write_database(folder: &Folder, inside: &str) -> Result<(), String> {
     std::fs::rename(&new, &database).map_err(failed)
 }
 
-/// The fence's component with one more section that says nothing: another digest, and the same code.
-fn write_next_version(folder: &Folder) -> Result<(), String> {
+/// A component with one more section that says nothing: another digest, and the same code.
+pub(super) fn next_version(folder: &Folder, name: &str) -> Result<PathBuf, String> {
     const SECTION: &[u8] = b"\0\x05\x04next";
-    let file = shell::target().join("plugins/geofence.wasm");
-    let mut bytes = std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let file = format!("{name}.wasm");
+    let (from, to) = (shell::target().join("plugins").join(&file), folder.0.join(&file));
+    let mut bytes = std::fs::read(&from).map_err(|e| format!("{}: {e}", from.display()))?;
     bytes.extend(SECTION);
-    std::fs::write(folder.0.join("geofence.wasm"), bytes).map_err(|e| e.to_string())
+    std::fs::write(&to, bytes).map_err(|e| format!("{}: {e}", to.display()))?;
+    Ok(to)
 }
 
 /// Where the clients of the namespace are: see [`INSIDE`].
