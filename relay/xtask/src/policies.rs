@@ -2,6 +2,7 @@
 //! that misbehaves harms nobody but the tenant that has it.
 
 mod erasure;
+mod hostile;
 mod operator;
 mod stage;
 
@@ -15,46 +16,6 @@ use crate::report::Report;
 use crate::server::{self, Server};
 use crate::{as_unit, clients, netns, shell, turnutils};
 use stage::{Fence, INSIDE, NOWHERE, OUTSIDE, Stage};
-
-/// How much the relay's memory may grow while a plugin misbehaves.
-const GROWTH_BYTES_MAX: u64 = 64 << 20;
-
-/// What a plugin does in a hook, the code that its tenant's client is told, and the reason that is counted.
-const CONDUCTS: &[(&str, &str, u16, &str)] = &[
-    ("trap", "allocate", 508, "trap"),
-    ("recurse", "allocate", 508, "trap"),
-    ("spin", "allocate", 508, "deadline"),
-    ("allocate", "allocate", 508, "memory"),
-    ("oblige", "allocate", 508, "obligation"),
-    ("huge", "allocate", 508, "answer"),
-    ("lie", "permit-peers", 508, "answer"),
-    ("spin", "permit-peers", 508, "deadline"),
-    ("trap", "permit-peers", 508, "trap"),
-];
-
-/// What a plan of records does, and the reason that is counted and told. The last one stays in force.
-const PLANS: &[(&str, &str)] = &[
-    ("spin", "deadline"),
-    ("allocate", "memory"),
-    ("recurse", "trap"),
-    ("lie", "answer"),
-    ("oblige", "obligation"),
-    ("trap", "trap"),
-];
-
-/// Components that no configuration with them comes into force: what they do, where, and what is said of it.
-const UNLOADABLE: &[(&str, &str, &str, &str)] = &[
-    ("hostile-start-up", "", "", "deadline"),
-    ("hostile-describe", "", "", "deadline"),
-    ("hostile-ungranted", "", "", "the grant \"kv\""),
-    ("hostile-any", "spin", "validate-settings", "deadline"),
-    ("hostile-any", "allocate", "validate-settings", "memory"),
-    ("hostile-any", "spin", "fences", "deadline"),
-    ("hostile-any", "trap", "fences", "trap"),
-    ("hostile-any", "lie", "fences", "names a set that the operator does not have"),
-    ("hostile-any", "oblige", "fences", "obligation"),
-    ("hostile-any", "huge", "fences", "memory"),
-];
 
 /// A rule by which the peers of the test are outside.
 const PEERS_ELSEWHERE: &str = "{ only = [\"US\"] }, unknown_peers = \"refuse\"";
@@ -75,7 +36,7 @@ type Lane = fn(&Report, &Stage);
 const LANES: &[(&str, Lane)] = &[
     ("policies", calls),
     ("policies-peers", peers),
-    ("policies-hostile", misbehaviour),
+    ("policies-hostile", hostile::run),
     ("policies-commands", commands),
     ("policies-loads", loads),
     ("policies-records", recorded),
@@ -130,10 +91,6 @@ fn peers(report: &Report, stage: &Stage) {
     report.test("policies: a tenant has its own settings of a plugin", || own_settings(stage));
 }
 
-fn misbehaviour(report: &Report, stage: &Stage) {
-    report.test("policies: a plugin that misbehaves harms its own tenant alone", || hostile(stage));
-}
-
 /// What an operator does without an editor.
 fn commands(report: &Report, stage: &Stage) {
     report.test("policies: an operator's commands change the file and the relay, or neither", || operator::test(stage));
@@ -146,16 +103,12 @@ fn commands(report: &Report, stage: &Stage) {
 /// What loads, and what does not.
 fn loads(report: &Report, stage: &Stage) {
     report.test("policies: a component made of JavaScript decides", || javascript(stage));
-    report.test("policies: what does not load changes nothing", || unloadable(stage));
     report.test("policies: as the unit runs it, interpreted, which the start says", || as_the_unit(stage));
 }
 
 /// What is written of a tenant whose plugin has a plan for it.
 fn recorded(report: &Report, stage: &Stage) {
     report.test("policies: records hold what the plan leaves, and no address beyond it", || planned(stage));
-    report.test("policies: a plan of records that cannot be had keeps nothing, and refuses nobody", || {
-        hostile_plans(stage)
-    });
 }
 
 /// A client of `turnutils_uclient` that goes on beside the test.
@@ -184,6 +137,10 @@ impl Beside {
     /// Ends it, whatever it waits for.
     fn stop(mut self) -> Result<(), String> {
         self.0.kill().and_then(|()| self.0.wait()).map(drop).map_err(|e| e.to_string())
+    }
+
+    fn is_over(&mut self) -> Result<bool, String> {
+        self.0.try_wait().map(|ended| ended.is_some()).map_err(|e| e.to_string())
     }
 
     fn lost_nothing(self) -> Result<(), String> {
@@ -357,39 +314,6 @@ fn planned(stage: &Stage) -> Result<(), String> {
     }
 }
 
-/// Whatever a plan of records does: the relay serves, says why, and writes what no plan may drop.
-fn hostile_plans(stage: &Stage) -> Result<(), String> {
-    for (what, reason) in PLANS {
-        let of = |error: String| format!("{what}: {error}");
-        let failures = format!("sluice_policy_failures_total{{plugin=\"other\",reason=\"{reason}\"}}");
-        let before = stage.sum(&failures)?;
-        let settings = format!("{{ do = \"{what}\", in = \"log-plan\" }}");
-        stage.write(&Fence::default(), Some(("hostile-logs", &settings)))?;
-        let reload = stage.folder.json(&["reload"])?;
-        let is_told = reload["warnings"].to_string().contains(reason);
-        if reload["outcome"] != "applied" || !is_told {
-            return Err(of(format!("it was to come into force, and {reason} to be told: {reload}")));
-        }
-        stage.counted(&failures, before + 1).map_err(of)?;
-    }
-    stage.served_at(stage.other_port, INSIDE)?;
-    let line = stage.newest_of("other")?;
-    let has = |field: &str| !line[field].is_null();
-    if !has("session") || ["at", "person", "addresses", "lifetime_seconds"].into_iter().any(has) {
-        return Err(format!("a record without a plan is {line}"));
-    }
-    // One that would keep everything for ever keeps what the relay does.
-    stage.reload(&Fence::default(), Some(("hostile-logs", "{}")))?;
-    stage.served_at(stage.other_port, INSIDE)?;
-    let line = stage.newest_of("other")?;
-    let all = ["session", "at", "person", "addresses", "lifetime_seconds"];
-    if all.iter().all(|field| !line[*field].is_null()) {
-        Ok(())
-    } else {
-        Err(format!("the floor is not there: {line}"))
-    }
-}
-
 /// Open all day, and then not any more: who is there is cut, who comes refused.
 fn javascript(stage: &Stage) -> Result<(), String> {
     stage.reload(&Fence::default(), Some(("opening-hours", "{ from = 0, to = 24 }")))?;
@@ -399,60 +323,6 @@ fn javascript(stage: &Stage) -> Result<(), String> {
     let closed = format!("{{ from = {}, to = {} }}", (hour + 12) % 24, (hour + 13) % 24);
     stage.reload(&Fence::default(), Some(("opening-hours", &closed)))?;
     stage.refused(stage.other_port, INSIDE, 403)
-}
-
-/// One tenant's plugin misbehaves in each way while another tenant's client has a call.
-fn hostile(stage: &Stage) -> Result<(), String> {
-    let any = |what: &str, hook: &str| format!("{{ do = \"{what}\", in = \"{hook}\" }}");
-    stage.reload(&Fence::default(), Some(("hostile-any", &any("trap", "nothing"))))?;
-    let memory = stage.memory_bytes()?;
-    for some in CONDUCTS.chunks(4) {
-        let beside = Beside::start(stage, "200")?;
-        for (what, hook, code, reason) in some {
-            let of = |error: String| format!("{what} in {hook}: {error}");
-            let failures = format!("sluice_policy_failures_total{{plugin=\"other\",reason=\"{reason}\"}}");
-            let before = stage.sum(&failures)?;
-            stage.reload(&Fence::default(), Some(("hostile-any", &any(what, hook)))).map_err(of)?;
-            stage.refused(stage.other_port, INSIDE, *code).map_err(of)?;
-            stage.counted(&failures, before + 1).map_err(of)?;
-            let growth = stage.memory_bytes()?.saturating_sub(memory);
-            if growth > GROWTH_BYTES_MAX {
-                return Err(of(format!("the relay has grown by {} MiB", growth >> 20)));
-            }
-        }
-        beside.lost_nothing()?;
-    }
-    println!("      the relay has grown by {} KiB", stage.memory_bytes()?.saturating_sub(memory) >> 10);
-    flood(stage)
-}
-
-/// A flood of log lines and counts is cut down; on a slow machine it takes longer than a plugin may.
-fn flood(stage: &Stage) -> Result<(), String> {
-    stage.reload(&Fence::default(), Some(("hostile-any", "{ do = \"flood\", in = \"allocate\" }")))?;
-    let beside = Beside::start(stage, "50")?;
-    let _ = stage.served_at(stage.other_port, INSIDE);
-    beside.lost_nothing()?;
-    stage.counted("sluice_policy_log_lines_dropped_total{plugin=\"other\"}", 1000)?;
-    stage.counted("sluice_policy_counter_mistakes_total{plugin=\"other\"}", 1000)?;
-    let metrics = stage.series("sluice_plugin_other_seen_total{")?;
-    if metrics <= 65 { Ok(()) } else { Err(format!("{metrics} series of its counter")) }
-}
-
-/// A component that cannot be loaded refuses the reload as a whole, and what ran before runs on.
-fn unloadable(stage: &Stage) -> Result<(), String> {
-    stage.reload(&Fence::default(), None)?;
-    let beside = Beside::start(stage, "150")?;
-    for (component, what, hook, said) in UNLOADABLE {
-        let settings = format!("{{ do = \"{what}\", in = \"{hook}\" }}");
-        stage.write(&Fence::default(), Some((component, &settings)))?;
-        let ran = stage.folder.ask(&["reload"])?;
-        if ran.code != Some(1) || !ran.text.contains(said) {
-            return Err(format!("{component}, {what} in {hook}: {said:?} was to be said: {}", ran.complaint("reload")));
-        }
-    }
-    beside.lost_nothing()?;
-    stage.served(INSIDE)?;
-    stage.write(&Fence::default(), None)
 }
 
 /// Where no memory may be made executable: a fence, and a plugin that is asked.
