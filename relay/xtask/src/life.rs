@@ -16,7 +16,7 @@ use crate::server::{self, Server};
 use crate::{as_unit, clients, netns, personal, shell};
 
 /// How long anything here may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks at what has no event to wait for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -6,6 +6,7 @@ mod hostile;
 mod operator;
 mod stage;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -103,6 +104,9 @@ fn commands(report: &Report, stage: &Stage) {
 /// What loads, and what does not.
 fn loads(report: &Report, stage: &Stage) {
     report.test("policies: a component made of JavaScript decides", || javascript(stage));
+    report.test("policies: what a dry run was asked is captured without addresses, and asked again elsewhere", || {
+        replayed(stage)
+    });
     report.test("policies: as the unit runs it, interpreted, which the start says", || as_the_unit(stage));
 }
 
@@ -323,6 +327,48 @@ fn javascript(stage: &Stage) -> Result<(), String> {
     let closed = format!("{{ from = {}, to = {} }}", (hour + 12) % 24, (hour + 13) % 24);
     stage.reload(&Fence::default(), Some(("opening-hours", &closed)))?;
     stage.refused(stage.other_port, INSIDE, 403)
+}
+
+/// Open all day in a dry run; the same questions to the same component, to one that is closed, and to one that refuses
+/// the settings of then.
+fn replayed(stage: &Stage) -> Result<(), String> {
+    stage.write(&Fence::default(), Some(("opening-hours", "{ from = 0, to = 24 }")))?;
+    let text = std::fs::read_to_string(stage.folder.config()).map_err(|e| e.to_string())?;
+    let bound = "[[tenant.policy]]\nplugin = \"other\"\n";
+    let captured = format!("{bound}mode = \"dry-run\"\ncapture = \"gate.jsonl\"\n");
+    stage.folder.write(&text.replacen(bound, &captured, 1))?;
+    stage.folder.json(&["reload"])?;
+    stage.served_at(stage.other_port, INSIDE)?;
+    let file = stage.folder.0.join("state/captures/gate.jsonl");
+    let hooks = ["admission.allocate", "admission.permit-peers"];
+    let capture = wait_for("a capture of both questions", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        Ok(hooks.iter().all(|hook| text.contains(hook)).then_some(text))
+    })?;
+    let mode = std::fs::metadata(&file).map_err(|e| e.to_string())?.permissions().mode() & 0o777;
+    if mode != 0o600 || ["127.", "[127,"].iter().any(|address| capture.contains(address)) {
+        return Err(format!("it has the mode {mode:o}, or an address in it:\n{capture}"));
+    }
+    stage.reload(&Fence::default(), None)?;
+    let hour = std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_secs() / 3600 % 24;
+    let closed = stage.folder.0.join("closed.json");
+    let settings = format!(r#"{{"from": {}, "to": {}}}"#, (hour + 12) % 24, (hour + 13) % 24);
+    std::fs::write(&closed, settings).map_err(|e| e.to_string())?;
+    let (questions, closed) = (file.display().to_string(), closed.display().to_string());
+    for (component, more, code, said) in [
+        ("opening-hours", vec![], 0, "0 differ, 0 are unknown"),
+        ("opening-hours", vec!["--settings", closed.as_str()], 1, "question 1 (admission.allocate)"),
+        ("template", vec![], 2, "its settings are refused"),
+    ] {
+        let component = shell::target().join("plugins").join(format!("{component}.wasm")).display().to_string();
+        let words = [vec!["plugin", "replay", &component, "--questions", &questions], more].concat();
+        let mut command = shell::limited(life::PATIENCE, &clients::relay_program().to_string_lossy());
+        let ran = shell::capture(command.args(&words))?;
+        if ran.code != Some(code) || !ran.text.contains(said) {
+            return Err(format!("{code} and {said:?} were to come: {}", ran.complaint(&words.join(" "))));
+        }
+    }
+    Ok(())
 }
 
 /// Where no memory may be made executable: a fence, and a plugin that is asked.
