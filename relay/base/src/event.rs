@@ -22,6 +22,8 @@ pub enum RelayEvent {
     Denied(Denied),
     /// A media stream is over.
     StreamEnded(StreamEnded),
+    /// A plugin has words for the audit.
+    Tagged(Tagged),
 }
 
 /// The beginning of a client's stay.
@@ -128,6 +130,25 @@ pub struct Denied {
     pub method: Method,
     /// The answer.
     pub code: Code,
+}
+
+/// What a plugin wants to have remembered of a verdict.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tagged {
+    /// The stay that it was asked about.
+    pub session: SessionId,
+    /// Whose plugin it is.
+    pub tenant: TenantId,
+    /// When, in seconds since the Unix epoch.
+    pub unix_seconds: u64,
+    /// The operator's name for it.
+    pub plugin: Arc<str>,
+    /// What it was asked.
+    pub hook: &'static str,
+    /// Whether it said yes; one no among several things is a no.
+    pub allowed: bool,
+    /// Its words: short, and none of them an address.
+    pub tags: Vec<String>,
 }
 
 /// What a media stream (RFC 3550) was like on its way to the relay.

@@ -411,6 +411,9 @@ pub const PLUGIN_SERIES_ALL_MAX: usize = 4096;
 /// Bytes of a word that a plugin chooses (a label's value, a counter's or its own name).
 pub const PLUGIN_WORD_BYTES_MAX: usize = 64;
 
+/// Words for the audit of one answer of a plugin: each is kept for years.
+pub const PLUGIN_TAGS_MAX: usize = 16;
+
 /// Bytes of one of a plugin's log lines.
 pub const PLUGIN_LINE_BYTES_MAX: usize = 512;
 
@@ -659,6 +662,9 @@ pub const AUDIT_TAIL_MAX: usize = 1000;
 
 /// Refusals written down per tenant and minute: whoever makes up requests fills no disk with them. 60 kB per minute.
 pub const DENIALS_PER_MINUTE_MAX: u32 = 120;
+
+/// Words of plugins written down per tenant and minute: an answer each to a hundred requests a second. 2 MB per minute.
+pub const TAGS_PER_MINUTE_MAX: u32 = 6000;
 
 /// Sessions of one answer to a look-up.
 pub const LOOKUP_SESSIONS_MAX: usize = 1000;

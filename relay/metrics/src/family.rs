@@ -492,6 +492,11 @@ pub const FAMILIES: &[Family] = &[
         |records| records.denials_left_out as f64,
         "Refusals that were not written, since their tenant had too many in that minute.",
     ),
+    record_counter(
+        "sluice_record_tags_left_out_total",
+        |records| records.tags_left_out as f64,
+        "Answers of plugins whose words for the audit were not written: their tenant had too many in that minute.",
+    ),
     family(
         "sluice_record_admissions_total",
         COUNTER,

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use sluice_base::limits::PLUGIN_TAGS_MAX;
 use sluice_base::policy::{Denial, Grant, Verdict};
 
 use crate::bindings::exports::sluice::policy::admission::AllocationVerdict;
 use crate::bindings::sluice::policy::types;
 use crate::bindings::sluice::policy::types::DenyCode;
 use crate::failure::Failure;
+use crate::scrub;
 
 /// What one plugin says of one thing.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -39,6 +41,39 @@ impl Opinion {
             types::Verdict::Abstain => Ok(Opinion::Abstain),
         }
     }
+}
+
+/// The words for the audit in a verdict.
+pub(crate) fn tags_of_allocation(verdict: &AllocationVerdict) -> &[String] {
+    match verdict {
+        AllocationVerdict::Allow(granted) => &granted.grant.audit_tags,
+        AllocationVerdict::Deny(denial) => &denial.audit_tags,
+        AllocationVerdict::Abstain => &[],
+    }
+}
+
+/// Those in a verdict on a peer.
+pub(crate) fn tags_of_peer(verdict: &types::Verdict) -> &[String] {
+    match verdict {
+        types::Verdict::Allow(granted) => &granted.audit_tags,
+        types::Verdict::Deny(denial) => &denial.audit_tags,
+        types::Verdict::Abstain => &[],
+    }
+}
+
+/// All of them once, in their order. What is no short word, or an address, or one too many, is a failure.
+pub(crate) fn tags<'t>(all: impl IntoIterator<Item = &'t String>) -> Result<Vec<String>, Failure> {
+    let mut tags: Vec<String> = Vec::new();
+    for tag in all {
+        let tag = scrub::label(tag).ok_or(Failure::Answer)?;
+        if tags.iter().all(|known| known != tag) {
+            if tags.len() == PLUGIN_TAGS_MAX {
+                return Err(Failure::Answer);
+            }
+            tags.push(tag.to_owned());
+        }
+    }
+    Ok(tags)
 }
 
 fn seconds(seconds: u32) -> Duration {
@@ -144,6 +179,19 @@ mod tests {
         assert_eq!(verdict([join([Opinion::Abstain, Opinion::Abstain])]), Verdict::Deny(Denial::Forbidden));
         assert_eq!(verdict([]), Verdict::Deny(Denial::Forbidden));
         assert_eq!(verdict([allow(1, 1), Opinion::Abstain]), Verdict::Deny(Denial::Forbidden));
+    }
+
+    #[test]
+    fn words_for_the_audit_are_few_and_short_and_no_addresses() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let of = |all: &[&str]| tags(&words(all));
+        assert_eq!(of(&["b", "a", "b"]), Ok(words(&["b", "a"])));
+        for bad in ["192.0.2.7", "two words", ""] {
+            assert_eq!(of(&["a", bad]), Err(Failure::Answer), "{bad}");
+        }
+        let many: Vec<String> = (0..=PLUGIN_TAGS_MAX).map(|i| format!("t{i}")).collect();
+        assert_eq!(tags(&many), Err(Failure::Answer));
+        assert_eq!(tags(&many[1..]).map(|tags| tags.len()), Ok(PLUGIN_TAGS_MAX));
     }
 
     #[test]

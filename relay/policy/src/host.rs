@@ -5,11 +5,12 @@ mod erasure;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use sluice_base::event::Tagged;
 use sluice_base::limits::{
     PLANS_RENEWAL_MAX, PLUGIN_LINES_PER_SECOND, PLUGIN_LINES_WAITING_MAX, PLUGIN_PSEUDONYMS_PER_SECOND,
 };
@@ -74,6 +75,7 @@ struct Inner {
     table: RwLock<Arc<Table>>,
     jobs: Arc<Queue<Job>>,
     lines: Sender<Line>,
+    tagged: Arc<OnceLock<Tag>>,
     /// Of calls that are no questions.
     apart: Arc<Mutex<()>>,
     kept: Mutex<Kept>,
@@ -228,6 +230,9 @@ pub struct Renewed {
     pub failed: Vec<BindError>,
 }
 
+/// Takes words of a plugin for the audit, on a thread of the host: it must not wait.
+pub type Tag = Box<dyn Fn(Tagged) + Send + Sync>;
+
 /// Takes a verdict that came later, on a thread of the host: it must not wait.
 pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
 
@@ -257,6 +262,7 @@ impl Host {
             table,
             jobs,
             lines,
+            tagged: Arc::default(),
             apart: Arc::default(),
             kept,
             renewed: AtomicUsize::new(0),
@@ -270,6 +276,11 @@ impl Host {
     /// Which engine runs, and why.
     pub fn engine(&self) -> (EngineKind, &str) {
         (self.0.running.kind, &self.0.running.reason)
+    }
+
+    /// Has words of plugins for the audit taken by `tag`, from now on and once for all. Until then they go nowhere.
+    pub fn on_tags(&self, tag: Tag) {
+        let _ = self.0.tagged.set(tag);
     }
 
     /// Puts a database of places in force; `None`: every place is unknown.
@@ -542,6 +553,7 @@ impl Host {
         let names = self.names(&tenant.name);
         let mut bound = Bound {
             names: names.clone(),
+            tagged: self.0.tagged.clone(),
             whole: self.0.options.deadline,
             node: table.node.clone(),
             places: self.0.places.clone(),

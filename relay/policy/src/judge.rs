@@ -1,8 +1,9 @@
 //! One question, put to the plugins of its tenant.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use sluice_base::event::Tagged;
 use sluice_base::limits::{PLAN_RETRY_MAX, PLAN_RETRY_MIN};
 use sluice_base::policy::{Denial, Question, Verdict};
 
@@ -13,7 +14,7 @@ use crate::failure::Failure;
 use crate::fence::{Fences, Known};
 use crate::guest::{Context, Places, unix_seconds};
 use crate::hook::Hook;
-use crate::host::{Answer, Mode};
+use crate::host::{Answer, Mode, Tag};
 use crate::lines::Voice;
 use crate::lock;
 use crate::plugin::{Plugin, no_hook};
@@ -25,6 +26,7 @@ use crate::stats::Outcome;
 /// The policies of one tenant.
 pub(crate) struct Bound {
     pub(crate) names: Arc<Names>,
+    pub(crate) tagged: Arc<OnceLock<Tag>>,
     /// How long the plugins of one question may take together.
     pub(crate) whole: Duration,
     pub(crate) node: Node,
@@ -73,6 +75,12 @@ impl Tenancy {
     fn capture(&self) -> Option<&dyn Capture> {
         self.capture.as_deref().filter(|_| self.mode == Mode::DryRun)
     }
+}
+
+/// What one plugin said of each thing in question, and its words for the audit.
+struct Said {
+    opinions: Vec<Opinion>,
+    tags: Vec<String>,
 }
 
 /// A question on its way to a thread.
@@ -239,7 +247,7 @@ impl Bound {
             false => self.call(tenancy, hook, question, standing, deadline),
         };
         match &answer {
-            Ok(opinions) => {
+            Ok(Said { opinions, tags }) => {
                 let joined = compose::join(opinions.iter().copied());
                 let dry_run = tenancy.mode == Mode::DryRun;
                 let outcome = match joined {
@@ -251,10 +259,13 @@ impl Bound {
                     }
                 };
                 plugin.stats.verdict(hook, outcome, dry_run, began.elapsed());
+                if !dry_run && !tags.is_empty() {
+                    self.tag(plugin, hook, question, outcome == Outcome::Allow, tags);
+                }
             }
             Err(failure) => self.failed(tenancy, hook, *failure, began),
         }
-        answer
+        answer.map(|said| said.opinions)
     }
 
     fn call(
@@ -264,7 +275,7 @@ impl Bound {
         question: &Question,
         standing: &Standing,
         deadline: Instant,
-    ) -> Result<Vec<Opinion>, Failure> {
+    ) -> Result<Said, Failure> {
         let plugin = &*tenancy.plugin;
         let (names, places, node) = (&*self.names, &self.places, &self.node);
         let teller = Teller { plugin, names, places, node, unix_seconds: unix_seconds() };
@@ -282,7 +293,9 @@ impl Bound {
                     let answer = verdict.as_ref().map_err(|failure| *failure);
                     capture::keep(kept, &plugin.stats, || capture::allocation(&context, &request, answer));
                 }
-                Ok(vec![Opinion::of_allocation(verdict?)?])
+                let verdict = verdict?;
+                let tags = compose::tags(compose::tags_of_allocation(&verdict))?;
+                Ok(Said { opinions: vec![Opinion::of_allocation(verdict)?], tags })
             }
             _ => {
                 let (allocation, peers) = (teller.allocation(question), teller.peers(question));
@@ -299,9 +312,25 @@ impl Bound {
                 if verdicts.len() != peers.len() {
                     return Err(Failure::Answer);
                 }
-                verdicts.into_iter().map(Opinion::of_peer).collect()
+                let tags = compose::tags(verdicts.iter().flat_map(compose::tags_of_peer))?;
+                let opinions = verdicts.into_iter().map(Opinion::of_peer).collect::<Result<_, _>>()?;
+                Ok(Said { opinions, tags })
             }
         }
+    }
+
+    /// Has words of a plugin written into the audit.
+    fn tag(&self, plugin: &Plugin, hook: Hook, question: &Question, allowed: bool, tags: &[String]) {
+        let Some(tag) = self.tagged.get() else { return };
+        tag(Tagged {
+            session: question.session,
+            tenant: question.tenant,
+            unix_seconds: unix_seconds(),
+            plugin: plugin.name.clone(),
+            hook: hook.name(),
+            allowed,
+            tags: tags.to_vec(),
+        });
     }
 
     fn failed(&self, tenancy: &Tenancy, hook: Hook, failure: Failure, began: Instant) {

@@ -41,7 +41,7 @@ pub use engine::{EngineChoice, EngineKind};
 pub use facts::{Node, Standing};
 pub use failure::Failure;
 pub use hook::{Grant, Hook};
-pub use host::{Answer, BindError, Erased, Forgotten, Host, HostOptions, Mode, Renewed, Source, Table, Tenant};
+pub use host::{Answer, BindError, Erased, Forgotten, Host, HostOptions, Mode, Renewed, Source, Table, Tag, Tenant};
 pub use load::{LoadError, digest};
 pub use plugin::{Facts, Plugin};
 pub use sets::Sets;

@@ -66,6 +66,26 @@ fn several_answers_become_one() {
 }
 
 #[test]
+fn words_for_the_audit_are_handed_on_with_their_plugin_and_not_those_of_a_dry_run() {
+    let host = host(EngineChoice::Auto);
+    let (sender, told) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    host.on_tags(Box::new(move |tagged| sender.lock().unwrap().send(tagged).unwrap()));
+    let tag = r#"(data (i32.const 2080) "\50\0d\00\00\01\00\00\00") (data (i32.const 3408) "\80\0d\00\00\05\00\00\00")
+        (data (i32.const 3456) "ward7")"#;
+    let guest = Guest { more: tag.to_owned(), ..Guest::default() };
+    let [one, other] = ["one", "other"].map(|name| load(&host, name, &guest).unwrap());
+    bind(&host, &[(one, Mode::Enforce), (other, Mode::DryRun)]);
+    assert_eq!(ask(&host, question(Hook::Allocate, 0)), allowed(60));
+    drop(host);
+    let told: Vec<_> = told.iter().collect();
+    assert_eq!(told.len(), 1);
+    let sluice_base::event::Tagged { plugin, hook, allowed, tags, session, .. } = &told[0];
+    assert_eq!((&**plugin, *hook, *allowed, &tags[..]), ("one", "allocate", true, &["ward7".to_owned()][..]));
+    assert_eq!(*session, question(Hook::Allocate, 0).session);
+}
+
+#[test]
 fn who_has_no_policies_is_not_asked() {
     let host = host(EngineChoice::Auto);
     assert_eq!(ask(&host, question(Hook::Allocate, 0)), Verdict::Allow(Grant::default()));

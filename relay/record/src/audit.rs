@@ -30,6 +30,8 @@ pub enum Kind {
     Disconnect,
     /// A request was refused.
     Denied,
+    /// A plugin had words for it.
+    Tagged,
     /// An administrative change.
     Admin,
     /// Personal data was read.
@@ -64,6 +66,7 @@ impl Kind {
         Kind::Connect,
         Kind::Disconnect,
         Kind::Denied,
+        Kind::Tagged,
         Kind::Admin,
         Kind::Read,
         Kind::KeyDestroyed,
@@ -85,6 +88,7 @@ impl Kind {
             Kind::Connect => "connect",
             Kind::Disconnect => "disconnect",
             Kind::Denied => "denied",
+            Kind::Tagged => "tagged",
             Kind::Admin => "admin",
             Kind::Read => "read",
             Kind::KeyDestroyed => "key-destroyed",
@@ -104,7 +108,7 @@ impl Kind {
     /// The class of its body.
     pub const fn class(self) -> Class {
         match self {
-            Kind::Connect | Kind::Disconnect | Kind::Denied => Class::AccessAudit,
+            Kind::Connect | Kind::Disconnect | Kind::Denied | Kind::Tagged => Class::AccessAudit,
             _ => Class::AdminAudit,
         }
     }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rand_core::{OsRng, TryRngCore};
 use sluice_admin::api;
+use sluice_base::event::RelayEvent;
 use sluice_base::limits::{PLUGIN_BYTES_MAX, POLICY_THREADS_MAX};
 use sluice_base::policy::Question;
 use sluice_base::{Secret, TenantId};
@@ -26,6 +27,7 @@ use sluice_policy::{
 };
 use sluice_privacy::Plan;
 use sluice_record::capture::Lives;
+use sluice_record::plane::Handle;
 use sluice_turn::Ledger;
 
 use crate::cli::Failure;
@@ -37,6 +39,8 @@ pub(crate) use chain::Chain;
 pub(crate) struct Policies {
     /// Made with the first plugin, and never again.
     host: OnceLock<Host>,
+    /// Where words of plugins for the audit go, where there are records.
+    audit: Arc<OnceLock<Handle>>,
     ledger: Arc<Ledger>,
     captures: Keeper,
     running: Mutex<Running>,
@@ -82,7 +86,8 @@ impl Policies {
     /// Those of a configuration, in force.
     pub(crate) fn serve(config: &Config, ledger: Arc<Ledger>, captures: Keeper) -> Result<Arc<Self>, Failure> {
         let (running, realms) = (Mutex::default(), RwLock::default());
-        let policies = Policies { host: OnceLock::new(), ledger, captures, running, realms };
+        let (host, audit) = (OnceLock::new(), Arc::default());
+        let policies = Policies { host, audit, ledger, captures, running, realms };
         let prepared = policies.prepare(config)?;
         policies.apply(prepared);
         Ok(Arc::new(policies))
@@ -99,6 +104,11 @@ impl Policies {
             self.host().iter().flat_map(|host| host.table().tenants().collect::<Vec<_>>()).collect();
         tenants.sort_unstable();
         tenants
+    }
+
+    /// Has words of plugins written into the audit, from now on.
+    pub(crate) fn record(&self, handle: Handle) {
+        let _ = self.audit.set(handle);
     }
 
     /// The host, once there was a plugin.
@@ -298,6 +308,13 @@ impl Policies {
             return Ok(host);
         }
         let host = Host::start(host_options(config)?)?;
+        let audit = self.audit.clone();
+        host.on_tags(Box::new(move |tagged| {
+            if let Some(handle) = audit.get() {
+                // What is lost is counted there.
+                handle.event(RelayEvent::Tagged(tagged));
+            }
+        }));
         let (engine, reason) = host.engine();
         tracing::info!(reason, "plugins run on {}", engine.name());
         Ok(self.host.get_or_init(|| host))

@@ -287,6 +287,7 @@ fn figures(stats: &RecordStats) -> Figures {
         events_lost: stats.events_lost,
         addresses_lost: stats.addresses_lost,
         denials_left_out: stats.denials_beyond,
+        tags_left_out: stats.tags_beyond,
         admissions: Admissions {
             written: stats.admissions_written,
             full: stats.admissions_full,

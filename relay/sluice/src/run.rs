@@ -192,7 +192,8 @@ fn record(config: &Config, metrics: &Metrics, pseudonyms: &Pseudonyms) -> Result
     Ok((records, expiries))
 }
 
-/// Starts the policies. Their plans of records hold before anybody tells something that is recorded.
+/// Starts the policies. Their plans of records hold before anybody tells something that is recorded, and their words
+/// for the audit have a place.
 fn policies(
     config: &Config,
     shared: &Shared,
@@ -204,6 +205,7 @@ fn policies(
     policies.show(metrics, || os::now().unix_seconds);
     if let Some(records) = records {
         records.handle().configure(recording::tenants(config, |tenant| policies.plan(tenant)));
+        policies.record(records.handle());
     }
     Ok(policies)
 }

@@ -326,7 +326,10 @@ fn javascript(stage: &Stage) -> Result<(), String> {
     let hour = std::time::UNIX_EPOCH.elapsed().map_err(|e| e.to_string())?.as_secs() / 3600 % 24;
     let closed = format!("{{ from = {}, to = {} }}", (hour + 12) % 24, (hour + 13) % 24);
     stage.reload(&Fence::default(), Some(("opening-hours", &closed)))?;
-    stage.refused(stage.other_port, INSIDE, 403)
+    stage.refused(stage.other_port, INSIDE, 403)?;
+    stage.audited_of("other", "the plugin's word for it", |entry| {
+        entry["kind"] == "tagged" && entry["body"]["plugin"] == "other" && entry["body"]["tags"] == "closed"
+    })
 }
 
 /// Open all day in a dry run; the same questions to the same component, to one that is closed, and to one that refuses

@@ -214,6 +214,17 @@ const AUDIT: &[Kind] = &[
         &[PERSON, always("method", Form::Word, "what was asked for"), always("code", Form::Number, "the answer")],
     ),
     audit(
+        "tagged",
+        Class::AccessAudit,
+        "a plugin had words for a verdict of its",
+        &[
+            always("plugin", Form::Word, "the operator's name for it"),
+            always("hook", Form::Word, "what it was asked"),
+            always("verdict", Form::Word, "what it said: `allow` or `deny`"),
+            always("tags", Form::Text, "its words, which are short and no addresses"),
+        ],
+    ),
+    audit(
         "admin",
         Class::AdminAudit,
         "an administrative change",

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_base::event::{Began, Denied, Ended, RelayEvent};
-use sluice_base::limits::{DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_LINGER};
+use sluice_base::event::{Began, Denied, Ended, RelayEvent, Tagged};
+use sluice_base::limits::{
+    DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_LINGER, TAGS_PER_MINUTE_MAX,
+};
 use sluice_base::{Mono, SessionId};
 use sluice_privacy::Moment;
 
@@ -39,6 +41,7 @@ impl Item {
         match self {
             Item::Event(RelayEvent::Began(Began { unix_seconds, .. }), tenant)
             | Item::Event(RelayEvent::Ended(Ended { unix_seconds, .. }), tenant)
+            | Item::Event(RelayEvent::Tagged(Tagged { unix_seconds, .. }), tenant)
             | Item::Denied(Denied { unix_seconds, .. }, tenant, _) => Some((tenant, *unix_seconds)),
             Item::Event(..) | Item::Admission(..) | Item::NotBegun(..) => None,
         }
@@ -48,6 +51,7 @@ impl Item {
         match self {
             Item::Event(RelayEvent::Began(event), tenant) => writer.began(event, tenant),
             Item::Event(RelayEvent::Ended(event), tenant) => writer.ended(event, tenant),
+            Item::Event(RelayEvent::Tagged(event), tenant) => writer.tagged(event, tenant),
             Item::Event(..) => Ok(()),
             Item::Denied(event, tenant, id) => writer.denied(event, tenant, *id),
             Item::Admission(waiting, tenant) => writer.admitted(&arrival(&waiting.admission, tenant)),
@@ -62,16 +66,16 @@ fn arrival<'a>(admission: &'a Admission, tenant: &'a Tenant) -> Arrival<'a> {
     Arrival { session, tenant, user, client, relayed: [None; 2], unix_seconds, told: unix_seconds }
 }
 
-/// How many refusals of each tenant were written down in this minute.
+/// How many refusals of each tenant, or words of its plugins, were written down in this minute.
 #[derive(Debug, Default)]
-pub(super) struct DenialBudget {
+pub(super) struct Budget {
     minute: u64,
     written: HashMap<Arc<str>, u32>,
 }
 
-impl DenialBudget {
+impl Budget {
     /// Whether one more may be. The minutes are those of the boot clock, which nobody sets.
-    fn take(&mut self, tenant: &Arc<str>, now: Moment) -> bool {
+    fn take(&mut self, tenant: &Arc<str>, now: Moment, most: u32) -> bool {
         let minute = now.boot.nanos() / 60_000_000_000;
         if minute != self.minute {
             self.minute = minute;
@@ -79,7 +83,7 @@ impl DenialBudget {
         }
         let written = self.written.entry(tenant.clone()).or_default();
         *written = written.saturating_add(1);
-        *written <= DENIALS_PER_MINUTE_MAX
+        *written <= most
     }
 }
 
@@ -102,14 +106,18 @@ impl Keeper {
             RelayEvent::Ended(ended) => ended.tenant,
             RelayEvent::Denied(denied) => denied.tenant,
             RelayEvent::StreamEnded(stream) => stream.tenant,
+            RelayEvent::Tagged(tagged) => tagged.tenant,
             _ => return,
         };
         let Some(tenant) = self.tenant(tenant) else {
             return add(&self.shared.cells.events_lost, 1);
         };
+        if matches!(event, RelayEvent::Tagged(_)) && !self.tags.take(&tenant.name, now, TAGS_PER_MINUTE_MAX) {
+            return add(&self.shared.cells.tags_beyond, 1);
+        }
         let mut id = [0; 16];
         if let RelayEvent::Denied(denied) = &event {
-            if !self.denials.take(&tenant.name, now) {
+            if !self.denials.take(&tenant.name, now, DENIALS_PER_MINUTE_MAX) {
                 return self.pass_over(denied);
             }
             self.platform.random(&mut id);

@@ -39,6 +39,8 @@ stats! {
     addresses_lost,
     /// Refusals that were not written down, since their tenant had too many in that minute.
     denials_beyond,
+    /// Words of plugins that were not written down, since their tenant had too many in that minute.
+    tags_beyond,
     /// Admissions whose record was written in time.
     admissions_written,
     /// Admissions refused: their queue was full.

@@ -5,8 +5,8 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crossbeam::channel::bounded;
-use sluice_base::event::{EndReason, Ended, RelayEvent};
-use sluice_base::limits::{STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_SWEEP_ROWS_MAX};
+use sluice_base::event::{EndReason, Ended, RelayEvent, Tagged};
+use sluice_base::limits::{STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_SWEEP_ROWS_MAX, TAGS_PER_MINUTE_MAX};
 use sluice_base::message::Traffic;
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
 
@@ -99,6 +99,28 @@ impl Bench {
     fn is_audit_whole(&self) -> bool {
         verify(self.folder.path(), &self.keeper.store.vault().verifying_key()).unwrap().is_ok()
     }
+}
+
+#[test]
+fn words_of_a_plugin_are_in_the_audit_and_their_flood_is_counted() {
+    let mut bench = Bench::new();
+    let moment = bench.machine.moment();
+    let tagged = Tagged {
+        session: SessionId([7; 16]),
+        tenant: TenantId(0),
+        unix_seconds: moment.unix_seconds,
+        plugin: "consent".into(),
+        hook: "allocate",
+        allowed: true,
+        tags: vec!["ward7".to_owned(), "night".to_owned()],
+    };
+    for _ in 0..TAGS_PER_MINUTE_MAX + 3 {
+        bench.keeper.take(Record::Event(RelayEvent::Tagged(tagged.clone())), moment);
+    }
+    bench.keeper.commit();
+    let written = bench.count("SELECT COUNT(*) FROM audit WHERE kind = 'tagged'");
+    assert_eq!((written, bench.shared.stats().tags_beyond), (i64::from(TAGS_PER_MINUTE_MAX), 3));
+    assert!(bench.is_audit_whole());
 }
 
 fn client() -> TransportAddress {

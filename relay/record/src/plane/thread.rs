@@ -14,7 +14,7 @@ use sluice_base::{Mono, TenantId};
 use sluice_privacy::Moment;
 
 use super::bans::BanEnds;
-use super::group::{DenialBudget, Item};
+use super::group::{Budget, Item};
 use super::message::{Answer, RequestError, Response};
 use super::requests::not_recorded;
 use super::stats::{Shared, add, set};
@@ -39,7 +39,8 @@ pub(super) struct Keeper {
     pub(super) backlog: VecDeque<Item>,
     /// Since when the oldest of the group waits.
     pub(super) since: Option<Instant>,
-    pub(super) denials: DenialBudget,
+    pub(super) denials: Budget,
+    pub(super) tags: Budget,
     /// Not before then is a disk tried again that took nothing.
     pub(super) retry_at: Mono,
     /// Bytes that must not stay in the journal have been deleted.
@@ -108,7 +109,8 @@ impl Keeper {
             group: Vec::new(),
             backlog: VecDeque::new(),
             since: None,
-            denials: DenialBudget::default(),
+            denials: Budget::default(),
+            tags: Budget::default(),
             retry_at: Mono::default(),
             must_truncate: true,
             hold_keys,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sluice_base::event::{Began, Denied, Ended};
+use sluice_base::event::{Began, Denied, Ended, Tagged};
 use sluice_base::{Pii, SessionId, TransportAddress};
 use sluice_crypto::Zeroizing;
 use sluice_privacy::Day;
@@ -132,6 +132,14 @@ impl Writer<'_> {
         }
         let body = json!({ "person": person, "method": method, "code": code });
         self.entry(event.unix_seconds, Kind::Denied, &tenant.name, event.session, body)
+    }
+
+    /// Writes down what a plugin wants to have remembered.
+    pub(crate) fn tagged(&mut self, event: &Tagged, tenant: &Tenant) -> Result<(), Failure> {
+        let Tagged { plugin, hook, allowed, tags, .. } = event;
+        let verdict = if *allowed { "allow" } else { "deny" };
+        let body = json!({ "plugin": &**plugin, "hook": hook, "verdict": verdict, "tags": tags.join(" ") });
+        self.entry(event.unix_seconds, Kind::Tagged, &tenant.name, Some(event.session), body)
     }
 
     /// Ends a session that was admitted and does not begin. One that did begin is left alone.

@@ -176,10 +176,15 @@ impl Stage {
 
     /// Waits until the audit has an entry of the first tenant that is so, among the last.
     pub(super) fn audited(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<(), String> {
+        self.audited_of("main", what, is_it)
+    }
+
+    /// The same of either tenant.
+    pub(super) fn audited_of(&self, tenant: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<(), String> {
         wait_for(&format!("{what} in the audit"), || {
             let tail = self.folder.json(&["audit", "tail", "-n", "20"])?;
             let mut entries = tail["entries"].as_array().into_iter().flatten();
-            Ok(entries.any(|entry| entry["tenant"] == "main" && is_it(entry)).then_some(()))
+            Ok(entries.any(|entry| entry["tenant"] == tenant && is_it(entry)).then_some(()))
         })
     }
 
