@@ -289,7 +289,9 @@ impl Policies {
                 .collect(),
         };
         let plugins = self.running().loaded.iter().map(plugin).collect();
-        api::Plugins { engine: format!("{}: {why}", kind.name()), plugins }
+        let mut faults: Vec<String> = table.faults().map(str::to_owned).collect();
+        faults.sort_unstable();
+        api::Plugins { engine: format!("{}: {why}", kind.name()), plugins, faults }
     }
 
     /// What an admission policy is told beside the question.

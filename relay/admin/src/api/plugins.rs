@@ -65,6 +65,8 @@ pub struct Plugins {
     pub engine: String,
     /// They.
     pub plugins: Vec<Plugin>,
+    /// Plans of records that could not be had, and what holds meanwhile, in words.
+    pub faults: Vec<String>,
 }
 
 /// One plugin.

@@ -262,5 +262,29 @@ fn list_text(plugins: &api::Plugins) -> String {
                 writeln!(text, "  for      nobody: `sluice plugin enable {} --tenant TENANT` binds it", plugin.name);
         }
     }
+    for fault in &plugins.faults {
+        let _ = writeln!(text, "fault: {fault}");
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_that_a_plan_of_records_could_not_be_had() {
+        let plugin = api::Plugin {
+            name: "logs".to_owned(),
+            version: "1.0.0".to_owned(),
+            digest: "sha256:00".to_owned(),
+            hooks: vec!["log-plan".to_owned()],
+            not_asked: Vec::new(),
+            grants: Vec::new(),
+            tenants: vec![api::Binding { tenant: "clinic".to_owned(), dry_run: false }],
+        };
+        let faults = vec!["plugin logs has no plan for the records of clinic".to_owned()];
+        let text = list_text(&api::Plugins { engine: "pulley".to_owned(), plugins: vec![plugin], faults });
+        assert!(text.ends_with("\nfault: plugin logs has no plan for the records of clinic\n"), "{text}");
+    }
 }
