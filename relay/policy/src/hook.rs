@@ -56,6 +56,11 @@ impl Hook {
         matches!(self, Hook::Allocate | Hook::PermitPeers)
     }
 
+    /// Whether what it is told may have attributes: those of a room and of who is in it, as signalling gives them.
+    pub(crate) const fn has_attributes(self) -> bool {
+        matches!(self, Hook::Media | Hook::Recording)
+    }
+
     /// Whether there is an occasion to ask it.
     pub const fn is_asked(self) -> bool {
         !matches!(self, Hook::Media | Hook::Recording | Hook::LogFilter)

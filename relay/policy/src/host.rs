@@ -356,7 +356,7 @@ impl Host {
             rests: Rests::default(),
         };
         let context = self.scratch(&plugin, sets);
-        let manifest = load::describe(&plugin.guest, &context, self.deadline())?;
+        let manifest = load::describe(&plugin.guest, &checked.hooks, &context, self.deadline())?;
         let (took, half) = (manifest.took, self.0.options.deadline / 2);
         if took > half {
             return Err(LoadError::Slow { took, half });

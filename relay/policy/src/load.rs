@@ -321,7 +321,12 @@ pub(crate) struct Manifest {
 }
 
 /// Asks a plugin what it is.
-pub(crate) fn describe(guest: &Guest, context: &Arc<Context>, deadline: Instant) -> Result<Manifest, LoadError> {
+pub(crate) fn describe(
+    guest: &Guest,
+    hooks: &[Hook],
+    context: &Arc<Context>,
+    deadline: Instant,
+) -> Result<Manifest, LoadError> {
     let stage = "setup.describe";
     let answer = guest.enter(context, deadline, true, |store, instance| {
         let setup = guest.indices.setup.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
@@ -330,11 +335,24 @@ pub(crate) fn describe(guest: &Guest, context: &Arc<Context>, deadline: Instant)
     let (manifest, used) = answer.map_err(|(failure, error)| LoadError::Failed { stage, failure, error })?;
     let facts = Facts::parse(&manifest.facts)
         .map_err(|name| LoadError::Manifest(format!("{:?} is no fact that this host can send", word(&name))))?;
+    check_attributes(&facts, hooks)?;
     if manifest.counters.len() > PLUGIN_COUNTERS_MAX {
         return Err(LoadError::Manifest(format!("more than {PLUGIN_COUNTERS_MAX} counters")));
     }
     let counters: Result<Vec<_>, _> = manifest.counters.into_iter().map(declared).collect();
     Ok(Manifest { version: word(&manifest.version), facts, counters: counters?, took: used.took })
+}
+
+/// Whoever waits for a fact that never comes decides by its absence, so that its author is told instead.
+fn check_attributes(facts: &Facts, hooks: &[Hook]) -> Result<(), LoadError> {
+    match facts.attributes.first() {
+        Some(key) if !hooks.iter().any(|hook| hook.has_attributes()) => Err(LoadError::Manifest(format!(
+            "{:?} is a fact that would never come: only what \"media\" and \"recording\" are told has attributes, and \
+             it exports neither",
+            word(&format!("attributes.{key}"))
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn declared(counter: setup::CounterDecl) -> Result<Declared, LoadError> {

@@ -811,6 +811,19 @@ fn what_is_no_policy_says_what_it_is() {
 }
 
 #[test]
+fn a_fact_that_none_of_its_hooks_is_ever_told_refuses_a_plugin() {
+    let host = host(EngineChoice::Auto);
+    let fact = r#"(data (i32.const 1040) "\00\0f\00\00\01\00\00\00") (data (i32.const 3840) "\08\0f\00\00\0f\00\00\00")
+        (data (i32.const 3848) "attributes.role")"#;
+    let guest = Guest { more: fact.to_owned(), ..Guest::default() };
+    let error = load(&host, "p", &guest).unwrap_err().to_string();
+    assert!(error.contains("\"attributes.role\"") && error.contains("never come"), "{error}");
+    let all = with_all_hooks(&Guest { world: "host", ..guest });
+    let plugin = load_with(&host, "p", all, "{}", &[]).unwrap();
+    assert_eq!(plugin.facts().names(), ["attributes.role"]);
+}
+
+#[test]
 fn another_component_than_the_pinned_one_does_not_load() {
     let host = host(EngineChoice::Auto);
     let bytes = Guest::default().bytes();
