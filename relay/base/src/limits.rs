@@ -363,6 +363,9 @@ pub const PLUGIN_BYTES_MAX: usize = 64 << 20;
 /// Keys that may sign plugins: of authors whose plugins are installed.
 pub const PLUGIN_KEYS_MAX: usize = 64;
 
+/// Bytes of compiled plugins that are kept for the next start: of [`PLUGINS_MAX`] small ones, or a few interpreters.
+pub const PLUGIN_CACHE_BYTES_MAX: u64 = 512 << 20;
+
 /// Plugins of one configuration.
 pub const PLUGINS_MAX: usize = 64;
 

@@ -139,6 +139,7 @@ impl Changes {
         self.restart("policy.memory_bytes", a.memory_bytes == b.memory_bytes);
         self.restart("policy.deadline_ms", a.deadline == b.deadline);
         self.restart("policy.queue", a.queue == b.queue);
+        self.restart("policy.cache_directory", a.cache_directory == b.cache_directory);
         self.now("policy.node_id", a.node_id == b.node_id);
         self.now("policy.node_region", a.node_region == b.node_region);
         self.now("policy.node_country", a.node_country == b.node_country);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use sluice_base::limits;
 
+use crate::privacy::Directory;
+
 /// `[policy]`: the host of plugins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
@@ -26,6 +28,8 @@ pub struct Policy {
     pub trusted_keys: Vec<[u8; 32]>,
     /// Whether a plugin without a signature is refused.
     pub require_signature: bool,
+    /// Where compiled plugins are kept for the next start; without one of a service manager's: nowhere.
+    pub cache_directory: Directory,
 }
 
 impl Default for Policy {
@@ -40,6 +44,7 @@ impl Default for Policy {
             node_country: String::new(),
             trusted_keys: Vec::new(),
             require_signature: false,
+            cache_directory: Directory::Auto,
         }
     }
 }

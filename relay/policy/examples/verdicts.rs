@@ -81,6 +81,7 @@ fn measure(
         threads: 2,
         fuel: false,
         key: Secret::new([7; 32]),
+        cache: None,
     })?;
     let loaded: Vec<(Arc<Plugin>, Mode)> =
         plugins.iter().enumerate().map(|(i, plugin)| load(&host, folder, i, plugin)).collect::<Result<_, _>>()?;

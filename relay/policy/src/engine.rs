@@ -1,12 +1,17 @@
 //! Which of wasmtime's engines runs the plugins, and the clock that interrupts them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, Thread};
 use std::time::{Duration, Instant};
 
-use sluice_base::limits::{PLUGIN_PARTS_MAX, PLUGIN_STACK_BYTES_MAX, PLUGIN_TABLE_ELEMENTS_MAX};
-use wasmtime::{Config, Engine, Instance, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store};
+use sluice_base::limits::{
+    PLUGIN_CACHE_BYTES_MAX, PLUGIN_PARTS_MAX, PLUGIN_STACK_BYTES_MAX, PLUGIN_TABLE_ELEMENTS_MAX,
+};
+use wasmtime::{
+    Cache, CacheConfig, Config, Engine, Instance, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store,
+};
 
 /// What an operator may say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,6 +57,8 @@ pub(crate) struct Running {
     /// Why it is that one.
     pub(crate) reason: String,
     pub(crate) ticker: Ticker,
+    /// Of what was compiled before, where there is one.
+    pub(crate) cache: Option<Cache>,
 }
 
 /// How much of everything there may be at once.
@@ -66,7 +73,7 @@ pub(crate) struct Pool {
 
 impl Running {
     /// Starts the engine of a choice.
-    pub(crate) fn start(choice: EngineChoice, pool: Pool) -> Result<Self, String> {
+    pub(crate) fn start(choice: EngineChoice, pool: Pool, folder: Option<&Path>) -> Result<Self, String> {
         let native = || runs(EngineKind::Cranelift, pool);
         let (kind, reason) = match choice {
             EngineChoice::Pulley => (EngineKind::Pulley, "it is configured".to_owned()),
@@ -79,10 +86,11 @@ impl Running {
                 Err(_) => (EngineKind::Pulley, "memory may not be made executable here".to_owned()),
             },
         };
-        let engine = runs(kind, pool).and_then(|mapped| engine(kind, pool, mapped));
+        let cache = folder.map(cache).transpose().map_err(|error| format!("no cache for plugins: {error:#}"))?;
+        let engine = runs(kind, pool).and_then(|mapped| engine(kind, pool, mapped, cache.clone()));
         let engine = engine.map_err(|error| format!("no engine for plugins: {error:#}"))?;
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Running { engine, kind, reason, ticker })
+        Ok(Running { engine, kind, reason, ticker, cache })
     }
 }
 
@@ -100,7 +108,7 @@ fn runs(kind: EngineKind, pool: Pool) -> wasmtime::Result<bool> {
 }
 
 fn probe(kind: EngineKind, pool: Pool, mapped: bool) -> wasmtime::Result<()> {
-    let engine = engine(kind, Pool { instances: 1, fuel: false, ..pool }, mapped)?;
+    let engine = engine(kind, Pool { instances: 1, fuel: false, ..pool }, mapped, None)?;
     // (module (func (export "f")) (memory 1) (data (i32.const 0) "x"))
     const LITTLE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\x07\x05\x01\x01f\0\0\
           \x0a\x04\x01\x02\0\x0b\x0b\x07\x01\0\x41\0\x0b\x01x";
@@ -111,8 +119,18 @@ fn probe(kind: EngineKind, pool: Pool, mapped: bool) -> wasmtime::Result<()> {
     instance.get_typed_func::<(), ()>(&mut store, "f")?.call(&mut store, ())
 }
 
-fn engine(kind: EngineKind, pool: Pool, mapped: bool) -> wasmtime::Result<Engine> {
+/// Compiled components in a folder: named by what they were made of, and the oldest go where there are too many.
+fn cache(folder: &Path) -> wasmtime::Result<Cache> {
+    let mut config = CacheConfig::new();
+    config.with_directory(folder).with_files_total_size_soft_limit(PLUGIN_CACHE_BYTES_MAX);
+    // Nothing is compressed anew: a start must not cost a processor minutes.
+    config.with_optimized_compression_usage_counter_threshold(u64::MAX);
+    Cache::new(config)
+}
+
+fn engine(kind: EngineKind, pool: Pool, mapped: bool, cache: Option<Cache>) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
+    config.cache(cache);
     config.memory_init_cow(mapped);
     if kind == EngineKind::Pulley {
         config.target("pulley64")?;

@@ -4,6 +4,7 @@ mod erasure;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::Builder;
@@ -62,6 +63,8 @@ pub struct HostOptions {
     pub fuel: bool,
     /// From which every key of a token is made. It dies with the process.
     pub key: Secret<[u8; 32]>,
+    /// Where compiled components are kept for the next process: whoever may write there runs code in this one.
+    pub cache: Option<PathBuf>,
 }
 
 /// The policy host. Clones are the same host.
@@ -245,7 +248,7 @@ impl Host {
         let threads = options.threads.max(1);
         // Beside those of the threads: one for whatever is no question, such as a load.
         let pool = Pool { memory_bytes: options.memory_bytes, instances: threads as u32 + 1, fuel: options.fuel };
-        let running = Running::start(options.engine, pool)?;
+        let running = Running::start(options.engine, pool, options.cache.as_deref())?;
         let jobs = Arc::new(Queue::new(options.queue));
         for i in 0..threads {
             let queue = jobs.clone();
@@ -281,6 +284,11 @@ impl Host {
     /// Has words of plugins for the audit taken by `tag`, from now on and once for all. Until then they go nowhere.
     pub fn on_tags(&self, tag: Tag) {
         let _ = self.0.tagged.set(tag);
+    }
+
+    /// Components that were taken from the folder of compiled ones, and those that were compiled and put there.
+    pub fn cached(&self) -> Option<(usize, usize)> {
+        self.0.running.cache.as_ref().map(|cache| (cache.cache_hits(), cache.cache_misses()))
     }
 
     /// Puts a database of places in force; `None`: every place is unknown.
@@ -713,7 +721,8 @@ mod tests {
         let key = Secret::new([7; 32]);
         let deadline = Duration::from_millis(100);
         let (engine, memory_bytes, fuel) = (EngineChoice::Pulley, 1 << 20, false);
-        Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key }).unwrap()
+        Host::start(HostOptions { engine, memory_bytes, deadline, queue: 1, threads: 1, fuel, key, cache: None })
+            .unwrap()
     }
 
     #[test]

@@ -824,6 +824,20 @@ fn a_fact_that_none_of_its_hooks_is_ever_told_refuses_a_plugin() {
 }
 
 #[test]
+fn what_was_compiled_once_is_there_for_the_next_process() {
+    let folder = std::env::temp_dir().join(format!("sluice-compiled-{}", std::process::id()));
+    let cached = |engine| {
+        let options = HostOptions { cache: Some(folder.clone()), ..support::options(engine, 64) };
+        let host = Host::start(options).unwrap();
+        load(&host, "p", &Guest::default()).unwrap();
+        host.cached().unwrap()
+    };
+    let all = [EngineChoice::Cranelift, EngineChoice::Cranelift, EngineChoice::Pulley].map(cached);
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(all, [(0, 1), (1, 0), (0, 1)], "each engine has its own");
+}
+
+#[test]
 fn another_component_than_the_pinned_one_does_not_load() {
     let host = host(EngineChoice::Auto);
     let bytes = Guest::default().bytes();

@@ -1,5 +1,6 @@
 //! The policies of this process: plugins from files, places from a database, and who they decide for.
 
+mod cache;
 mod capture;
 mod chain;
 mod figures;
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rand_core::{OsRng, TryRngCore};
@@ -85,12 +86,15 @@ impl Policies {
 
     /// Those of a configuration, in force.
     pub(crate) fn serve(config: &Config, ledger: Arc<Ledger>, captures: Keeper) -> Result<Arc<Self>, Failure> {
-        let (running, realms) = (Mutex::default(), RwLock::default());
-        let (host, audit) = (OnceLock::new(), Arc::default());
-        let policies = Policies { host, audit, ledger, captures, running, realms };
+        let policies = Policies::new(ledger, captures);
         let prepared = policies.prepare(config)?;
         policies.apply(prepared);
         Ok(Arc::new(policies))
+    }
+
+    fn new(ledger: Arc<Ledger>, captures: Keeper) -> Self {
+        let (host, audit, running, realms) = (OnceLock::new(), Arc::default(), Mutex::default(), RwLock::default());
+        Policies { host, audit, ledger, captures, running, realms }
     }
 
     /// What is written of a tenant's records; none where no plugin has a plan for them.
@@ -309,7 +313,10 @@ impl Policies {
         if let Some(host) = self.host() {
             return Ok(host);
         }
-        let host = Host::start(host_options(config)?)?;
+        // Whoever looks at a configuration is seldom the user whom the folder of compiled plugins has to belong to.
+        let is_looked_at = matches!(self.captures, Keeper::Nobody);
+        let cache = if is_looked_at { None } else { cache::folder(&config.policy)? };
+        let host = Host::start(host_options(config, cache)?)?;
         let audit = self.audit.clone();
         host.on_tags(Box::new(move |tagged| {
             if let Some(handle) = audit.get() {
@@ -448,8 +455,8 @@ pub(crate) fn cases_beside(file: &Path) -> Result<Vec<Case>, Failure> {
     if folder.is_dir() { Case::read(&folder) } else { Ok(Vec::new()) }
 }
 
-/// The options of a host, with a key that dies with the process.
-pub(crate) fn host_options(config: &Config) -> Result<HostOptions, Failure> {
+/// The options of a host, with a key that dies with the process, and what was compiled in `cache`.
+pub(crate) fn host_options(config: &Config, cache: Option<PathBuf>) -> Result<HostOptions, Failure> {
     let mut key = [0; 32];
     OsRng.try_fill_bytes(&mut key).map_err(|error| format!("the system gave no randomness: {error}"))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -465,6 +472,7 @@ pub(crate) fn host_options(config: &Config) -> Result<HostOptions, Failure> {
         threads: cores.clamp(1, POLICY_THREADS_MAX),
         fuel: false,
         key: Secret::new(key),
+        cache,
     })
 }
 
@@ -526,6 +534,7 @@ mod tests {
 
     use sluice_base::policy::{Endpoint, Hook as Asked};
     use sluice_base::{AddressClass, Pii, QuestionId, SessionId};
+    use sluice_config::Directory;
     use sluice_geo::Place;
     use sluice_geo::write::Writer;
     use sluice_record::testing::Folder;
@@ -565,6 +574,19 @@ mod tests {
             allocation: None,
             lifetime: None,
         }
+    }
+
+    #[test]
+    fn whoever_only_looks_makes_no_folder_for_compiled_plugins() {
+        let folder = Folder::new("policies");
+        let mut config = Config::default();
+        config.policy.engine = Engine::Pulley;
+        config.policy.cache_directory = Directory::At(folder.join("cache"));
+        let makes = |captures| {
+            Policies::new(crate::wiring::ledger(&config), captures).host_for(&config).unwrap();
+            folder.join("cache").exists()
+        };
+        assert_eq!([Keeper::Nobody, Keeper::Nowhere].map(makes), [false, true]);
     }
 
     #[test]

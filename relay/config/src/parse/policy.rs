@@ -22,6 +22,7 @@ pub(super) const POLICY: &[&str] = &[
     "node_country",
     "trusted_keys",
     "require_signature",
+    "cache_directory",
 ];
 pub(super) const PLUGIN: &[&str] = &["name", "file", "digest", "grants", "settings"];
 pub(super) const TENANT_POLICY: &[&str] = &["plugin", "mode", "capture", "grants", "settings"];
@@ -61,6 +62,7 @@ impl<'t> Reader<'t, '_> {
             node_country: self.country_or_nothing(&section, "node_country"),
             trusted_keys,
             require_signature,
+            cache_directory: self.directory(&section, "cache_directory"),
         }
     }
 

@@ -120,7 +120,7 @@ impl<'t> Reader<'t, '_> {
         Some(Sink::Http { url: url.value.to_owned(), allow_plaintext })
     }
 
-    fn directory(&mut self, section: &Section<'t>, key: &str) -> Directory {
+    pub(super) fn directory(&mut self, section: &Section<'t>, key: &str) -> Directory {
         let Some(item) = self.walk.string(section, key) else {
             return Directory::Auto;
         };

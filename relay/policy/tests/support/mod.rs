@@ -132,6 +132,7 @@ pub(crate) fn options(engine: EngineChoice, queue: usize) -> HostOptions {
         threads: 2,
         fuel: false,
         key: Secret::new([7; 32]),
+        cache: None,
     }
 }
 

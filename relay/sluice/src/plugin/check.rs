@@ -70,7 +70,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
 
 /// With `fuel` what it executes is counted.
 pub(super) fn open(file: &Path, form: &Form, fuel: bool) -> Result<(Host, Plugin), Failure> {
-    let mut options = host_options(&Config::default())?;
+    let mut options = host_options(&Config::default(), None)?;
     (options.engine, options.fuel) = (form.engine, fuel);
     let host = Host::start(options)?;
     let source = Source {
