@@ -148,7 +148,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<(), Failure> {
     };
     let directory = args.directory.clone().unwrap_or_else(|| site.folder().join("plugins"));
     let directory = std::path::absolute(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    let store = Store::new(&directory, &name)?;
+    let store = Store::new(&directory, &name, &site.path)?;
     let settings = args.settings.as_deref().map(settings_in).transpose()?;
     let mut draft = site.draft()?;
     let former = draft.plugin(&name).and_then(|entry| pinned(&site, entry));
@@ -282,7 +282,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
         || site.wrong(&format!("{name} was not installed by `sluice plugin install`: there is nothing to go back to"));
     let current = draft.plugin(name).ok_or_else(never)?;
     let component = site.folder().join(current.component().unwrap_or_default());
-    let store = Store::of(name, &component).ok_or_else(never)?;
+    let store = Store::of(name, &component, &site.path)?.ok_or_else(never)?;
     let mut history = store.history()?;
     let former = history.pop().ok_or_else(|| site.wrong(&format!("there was no {name} before this one")))?;
     draft.restore_plugin(name, &former).map_err(|error| site.wrong(&error))?;

@@ -16,10 +16,14 @@ use crate::policies::{read, signature};
 /// What was there before, the latest last.
 const HISTORY: &str = "history.toml";
 
+/// Whose plugin it is: the path of a configuration, from the folder that the folder of plugins is in.
+const OWNER: &str = "configuration";
+
 /// The components of one plugin.
 pub(super) struct Store {
     name: String,
     folder: PathBuf,
+    configuration: PathBuf,
 }
 
 /// A component that lies there.
@@ -32,8 +36,8 @@ pub(super) struct Installed {
 }
 
 impl Store {
-    /// Of a plugin, in a folder of many.
-    pub(super) fn new(folder: &Path, name: &str) -> Result<Self, Failure> {
+    /// Of a plugin of a configuration, in a folder of many plugins.
+    pub(super) fn new(folder: &Path, name: &str, configuration: &Path) -> Result<Self, Failure> {
         let is_part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_part) {
             return Err(format!(
@@ -41,13 +45,43 @@ impl Store {
                  beginning (--name NAME)"
             ));
         }
-        Ok(Store { name: name.to_owned(), folder: folder.join(name) })
+        Self::at(&folder.join(name), name, configuration)
     }
 
-    /// The one that a component lies in that was installed.
-    pub(super) fn of(name: &str, component: &Path) -> Option<Self> {
-        let folder = component.parent()?.parent()?;
-        folder.join(HISTORY).is_file().then(|| Store { name: name.to_owned(), folder: folder.to_owned() })
+    /// The one that a component lies in that was installed; `None` where it was not.
+    pub(super) fn of(name: &str, component: &Path, configuration: &Path) -> Result<Option<Self>, Failure> {
+        let folder = component.parent().and_then(Path::parent).filter(|folder| folder.join(HISTORY).is_file());
+        folder.map(|folder| Self::at(folder, name, configuration)).transpose()
+    }
+
+    /// That of another configuration has a history that is not this one's, and would lose components that are in use.
+    fn at(folder: &Path, name: &str, configuration: &Path) -> Result<Self, Failure> {
+        let store = Store { name: name.to_owned(), folder: folder.to_owned(), configuration: configuration.to_owned() };
+        match store.owner()? {
+            Some(owner) if Some(&owner) != configuration.canonicalize().ok().as_ref() => Err(format!(
+                "{} is of {}: `sluice plugin install --directory DIR` keeps {name} of {} in another folder",
+                folder.display(),
+                owner.display(),
+                configuration.display()
+            )),
+            _ => Ok(store),
+        }
+    }
+
+    /// Whose it is; one that is gone was moved, or is needed by nobody.
+    fn owner(&self) -> Result<Option<PathBuf>, Failure> {
+        let path = self.folder.join(OWNER);
+        let found = std::fs::read_to_string(&path).and_then(|text| self.base().join(text.trim_end()).canonicalize());
+        match found {
+            Ok(owner) => Ok(owner.is_file().then_some(owner)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// So that a folder which is copied or moved with its configuration stays of that.
+    fn base(&self) -> &Path {
+        self.folder.parent().and_then(Path::parent).unwrap_or(Path::new("/"))
     }
 
     /// Copies a component with its signature and its cases, unless the very same is there.
@@ -108,7 +142,12 @@ impl Store {
     pub(super) fn remember(&self, mut history: Vec<PluginEntry>) -> Result<Remembered<'_>, Failure> {
         history.drain(..history.len().saturating_sub(PLUGIN_HISTORY_MAX));
         let path = self.folder.join(HISTORY);
+        let is_owned = self.owner()?.is_some();
         let written = || {
+            if !is_owned {
+                let owner = self.configuration.strip_prefix(self.base()).unwrap_or(&self.configuration);
+                file_for_all(&self.folder.join(OWNER), format!("{}\n", owner.display()).as_bytes())?;
+            }
             let new = self.folder.join(format!(".history.{}", std::process::id()));
             std::fs::write(&new, "")?;
             // Settings are for the eyes of those who may read the configuration.
@@ -226,7 +265,7 @@ mod tests {
     #[test]
     fn what_is_installed_lies_under_what_is_in_it_and_the_same_is_installed_once() {
         let folder = Folder::new("store");
-        let store = Store::new(&folder.join("plugins"), "fence").unwrap();
+        let store = Store::new(&folder.join("plugins"), "fence", &folder.join("relay.toml")).unwrap();
         let one = store.take(&component(&folder, b"one", &[("a.json", CASE), ("notes.txt", "")])).unwrap();
         assert_eq!(one.digest, digest(b"one"));
         assert_eq!(std::fs::read(&one.file).unwrap(), b"one");
@@ -253,7 +292,7 @@ mod tests {
     #[test]
     fn a_history_forgets_its_oldest_and_their_components() {
         let folder = Folder::new("history");
-        let store = Store::new(&folder.join("plugins"), "fence").unwrap();
+        let store = Store::new(&folder.join("plugins"), "fence", &folder.join("relay.toml")).unwrap();
         let mut history = Vec::new();
         for i in 0..PLUGIN_HISTORY_MAX + 2 {
             let taken = store.take(&component(&folder, &[i as u8], &[])).unwrap();
@@ -267,15 +306,36 @@ mod tests {
         let kept: Vec<_> = files.iter().filter(|file| file.exists()).collect();
         assert_eq!(kept, files[1..].iter().collect::<Vec<_>>());
         assert!(current.exists());
-        let found = Store::of("fence", &current).unwrap().history().unwrap();
+        let found = Store::of("fence", &current, &folder.join("relay.toml")).unwrap().unwrap().history().unwrap();
         assert_eq!(found.len(), PLUGIN_HISTORY_MAX);
         assert_eq!(found.last().unwrap().digest(), Some(&*digest(&[PLUGIN_HISTORY_MAX as u8])));
     }
 
     #[test]
+    fn a_plugin_of_one_configuration_is_not_touched_for_another_and_moves_with_its_own() {
+        let folder = Folder::new("owner");
+        let home = |name: &str| folder.join(name);
+        let store = |home: &Path, file: &str| Store::new(&home.join("plugins"), "fence", &home.join(file));
+        std::fs::create_dir(home("here")).unwrap();
+        for file in ["one.toml", "two.toml"] {
+            std::fs::write(home("here").join(file), "").unwrap();
+        }
+        let one = store(&home("here"), "one.toml").unwrap();
+        let taken = one.take(&component(&folder, b"one", &[])).unwrap();
+        assert!(one.remember(Vec::new()).is_ok() && store(&home("here"), "one.toml").is_ok());
+        let error = store(&home("here"), "two.toml").err().unwrap();
+        assert!(error.contains("one.toml") && error.contains("--directory"), "{error}");
+        assert!(Store::of("fence", &taken.file, &home("here").join("two.toml")).is_err());
+        std::fs::rename(home("here"), home("there")).unwrap();
+        assert!(store(&home("there"), "one.toml").is_ok() && store(&home("there"), "two.toml").is_err());
+        std::fs::remove_file(home("there").join("one.toml")).unwrap();
+        assert!(store(&home("there"), "two.toml").is_ok());
+    }
+
+    #[test]
     fn a_name_leads_nowhere_else() {
         for name in ["", ".", "..", ".new.1", "a/b", "../a", "ä"] {
-            assert!(Store::new(Path::new("/nowhere"), name).is_err(), "{name}");
+            assert!(Store::new(Path::new("/nowhere"), name, Path::new("/nowhere/relay.toml")).is_err(), "{name}");
         }
     }
 }
