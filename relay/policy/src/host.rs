@@ -352,6 +352,7 @@ impl Host {
             version: String::new(),
             bytes: source.bytes.len(),
             hooks: checked.hooks.clone(),
+            calls: checked.calls.clone(),
             grants,
             facts: Default::default(),
             counters: Vec::new(),

@@ -145,6 +145,8 @@ pub(crate) struct Checked {
     pub(crate) component: Arc<Component>,
     pub(crate) hooks: Vec<Hook>,
     interfaces: Vec<&'static str>,
+    /// Functions of the host that it may call.
+    pub(crate) calls: Vec<String>,
     /// Interfaces that it imports and that take a grant.
     pub(crate) needs: Vec<Grant>,
 }
@@ -158,17 +160,19 @@ pub(crate) fn check(engine: &Engine, component: Arc<Component>) -> Result<Checke
             interfaces.push(exported(engine, interface, version, &item.ty)?);
         }
     }
-    let mut needs = Vec::new();
-    for (name, _) in kind.imports(engine) {
+    let (mut calls, mut needs) = (Vec::new(), Vec::new());
+    for (name, item) in kind.imports(engine) {
         needs.extend(imported(name)?);
+        calls.extend(functions(engine, name, &item.ty));
     }
+    calls.sort_unstable();
     if !interfaces.contains(&"setup") {
         return Err(LoadError::Export(format!(
             "it does not export sluice:policy/setup@{VERSION}: is it a policy plugin?"
         )));
     }
     let hooks = interfaces.iter().flat_map(|interface| hooks_of(interface)).copied().collect();
-    Ok(Checked { component, hooks, interfaces, needs })
+    Ok(Checked { component, hooks, interfaces, calls, needs })
 }
 
 /// Compiles bytes.
@@ -227,6 +231,15 @@ fn imported(name: &str) -> Result<Option<Grant>, LoadError> {
         )),
         None => refused(format!("it imports {name}, and a policy may import nothing but sluice:policy@{VERSION}")),
     }
+}
+
+/// The functions of an imported interface: "logging.log".
+fn functions(engine: &Engine, name: &str, item: &ComponentItem) -> Vec<String> {
+    let (Some((interface, _)), ComponentItem::ComponentInstance(instance)) = (hook::interface(name), item) else {
+        return Vec::new();
+    };
+    let functions = instance.exports(engine).filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)));
+    functions.map(|(function, _)| format!("{interface}.{function}")).collect()
 }
 
 impl Checked {

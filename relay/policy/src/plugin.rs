@@ -11,7 +11,7 @@ use crate::bindings::exports::sluice::policy::{admission, erasure, geofence, log
 use crate::engine::{Ticker, epochs_until};
 use crate::failure::Failure;
 use crate::guest::{Context, Settings, State};
-use crate::hook::{Grant, Hook};
+use crate::hook::{Grant, Hook, PACKAGE, VERSION};
 use crate::lock;
 use crate::rate::Rate;
 use crate::rest::Rests;
@@ -24,6 +24,7 @@ pub struct Plugin {
     pub(crate) version: String,
     pub(crate) bytes: usize,
     pub(crate) hooks: Vec<Hook>,
+    pub(crate) calls: Vec<String>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) facts: Facts,
     pub(crate) counters: Vec<Declared>,
@@ -142,9 +143,19 @@ impl Plugin {
         self.bytes
     }
 
+    /// The interface that it was built against, with its version: no plugin of another one is loaded.
+    pub fn interface(&self) -> String {
+        format!("{}@{VERSION}", PACKAGE.trim_end_matches('/'))
+    }
+
     /// What it decides.
     pub fn hooks(&self) -> &[Hook] {
         &self.hooks
+    }
+
+    /// Functions of the host that it may call: "logging.log".
+    pub fn calls(&self) -> &[String] {
+        &self.calls
     }
 
     /// What it was granted.

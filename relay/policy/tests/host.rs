@@ -762,6 +762,19 @@ fn an_import_takes_its_grant() {
     load_with(&host, "p", text, "{}", &[sluice_policy::Grant::Kv]).unwrap();
 }
 
+#[test]
+fn a_component_is_looked_at_without_a_grant_and_says_what_it_calls_and_needs() {
+    let calls = r#"(import "sluice:policy/kv@0.0.1" "delete" (func (param i32 i32 i32)))
+                   (import "sluice:policy/settings@0.0.1" "document" (func (param i32)))"#;
+    let guest = Guest { world: "host", more: calls.to_owned(), ..Guest::default() };
+    let (name, settings) = ("p".to_owned(), "{}".to_owned());
+    let source = Source { name, settings, bytes: with_all_hooks(&guest), ..Source::default() };
+    let plugin = host(EngineChoice::Auto).inspect(&source, &Arc::default()).unwrap();
+    assert_eq!(plugin.calls(), ["kv.delete", "settings.document"]);
+    assert_eq!(plugin.grants(), [sluice_policy::Grant::Kv]);
+    assert_eq!(plugin.interface(), "sluice:policy@0.0.1");
+}
+
 /// Parameters of most hooks that take a context.
 const FLAT: &str = "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32)";
 

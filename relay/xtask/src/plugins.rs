@@ -131,7 +131,11 @@ fn as_the_guide_says(component: &Path, cases: &Path, name: &str) -> Result<(), S
     let said = shell::capture(sluice(&["check", "--json"]).arg(component))?.ok("sluice plugin check")?;
     let checked: Value = serde_json::from_str(&said).map_err(|e| format!("{e} in {said}"))?;
     let hooks = serde_json::json!(["allocate", "permit-peers"]);
-    if checked["name"] != name || checked["hooks"] != hooks || checked["grants"] != serde_json::json!([]) {
+    let reads_settings = checked["calls"]
+        .as_array()
+        .is_some_and(|calls| calls.iter().any(|call| call.as_str().is_some_and(|call| call.starts_with("settings."))));
+    let is_ours = checked["name"] == name && checked["interface"] == "sluice:policy@0.0.1" && reads_settings;
+    if !is_ours || checked["hooks"] != hooks || checked["grants"] != serde_json::json!([]) {
         return Err(format!("it is another one than was built: {said}"));
     }
     let said = shell::capture(sluice(&["test"]).arg(component).arg("--cases").arg(cases))?.ok("sluice plugin test")?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sluice_admin::{Method, api};
 use sluice_config::Config;
-use sluice_policy::{Case, EngineChoice, Host, Plugin, Sets, Source};
+use sluice_policy::{Case, EngineChoice, Grant, Host, Plugin, Sets, Source};
 
 use crate::ask::AskArgs;
 use crate::banner;
@@ -91,9 +91,16 @@ struct Checked {
     version: String,
     digest: String,
     bytes: usize,
+    /// What it was built against.
+    interface: String,
     hooks: Vec<&'static str>,
+    /// Functions of the host that it may call.
+    calls: Vec<String>,
     facts: Vec<String>,
+    /// Without these it does not load.
     grants: Vec<&'static str>,
+    /// Without these it is not told all that it asks for.
+    optional_grants: Vec<&'static str>,
     counters: Vec<String>,
     engine: &'static str,
 }
@@ -105,9 +112,12 @@ impl Checked {
             version: plugin.version().to_owned(),
             digest: plugin.digest().to_owned(),
             bytes: plugin.size(),
+            interface: plugin.interface(),
             hooks: plugin.hooks().iter().map(|hook| hook.name()).collect(),
+            calls: plugin.calls().to_vec(),
             facts: plugin.facts().names(),
             grants: plugin.grants().iter().map(|grant| grant.name()).collect(),
+            optional_grants: plugin.facts().address.then(|| Grant::RawAddresses.name()).into_iter().collect(),
             counters: plugin.counters().iter().map(|counter| counter.name.clone()).collect(),
             engine: host.engine().0.name(),
         }
@@ -120,13 +130,21 @@ impl Checked {
         let mut line = |name: &str, value: &str| text += &format!("  {name:<10} {value}\n");
         line("digest", &self.digest);
         line("size", &format!("{} bytes", self.bytes));
+        line("built for", &self.interface);
         line("hooks", &list(&self.hooks));
+        line("calls", &owned(&self.calls));
         line("is told", &owned(&self.facts));
-        line("needs", &list(&self.grants));
+        line("needs", &granted(&self.grants, "to be granted: without it a relay does not load it"));
+        line("asks for", &granted(&self.optional_grants, "which may be granted: without it no address is sent"));
         line("counters", &owned(&self.counters));
         line("engine", self.engine);
         text
     }
+}
+
+/// Grants by name, and what they are about.
+fn granted(names: &[&str], about: &str) -> String {
+    if names.is_empty() { "no grant".to_owned() } else { format!("{} ({about})", names.join(", ")) }
 }
 
 /// What came of the cases.
