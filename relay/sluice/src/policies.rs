@@ -532,14 +532,14 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use sluice_base::policy::{Endpoint, Hook as Asked};
-    use sluice_base::{AddressClass, Pii, QuestionId, SessionId};
+    use sluice_base::policy::Hook as Asked;
     use sluice_config::Directory;
     use sluice_geo::Place;
     use sluice_geo::write::Writer;
     use sluice_record::testing::Folder;
 
     use super::*;
+    use crate::recorder::tests::question;
 
     fn write(database: &Path, country: &str) {
         let mut writer = Writer::new(1);
@@ -559,21 +559,6 @@ mod tests {
         let policies = Policies::start(&config, crate::wiring::ledger(&config)).unwrap();
         policies.host_for(&config).unwrap();
         (policies, config)
-    }
-
-    fn question() -> Question {
-        let address = Pii::new("192.0.2.7:4000".parse().unwrap());
-        Question {
-            id: QuestionId(7),
-            hook: Asked::Allocate,
-            tenant: TenantId(0),
-            user: Pii::new(b"alice"[..].into()),
-            client: Endpoint { address, class: AddressClass::Public, translated: false },
-            peers: Vec::new(),
-            session: SessionId([9; 16]),
-            allocation: None,
-            lifetime: None,
-        }
     }
 
     #[test]
@@ -612,7 +597,7 @@ mod tests {
         // Only a reader that waits lets it be opened for writing, and reads until it is closed.
         let held = File::options().write(true).open(&pipe).unwrap();
         let (tell, told) = mpsc::channel();
-        let ask = std::thread::spawn(move || tell.send(policies.standing(&question())));
+        let ask = std::thread::spawn(move || tell.send(policies.standing(&question(Asked::Allocate))));
         let standing = told.recv_timeout(Duration::from_secs(10));
         drop(held);
         assert_eq!(standing.unwrap().subject_allocations, 0);

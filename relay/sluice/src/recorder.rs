@@ -92,7 +92,7 @@ impl Answers {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
     use std::sync::mpsc;
     use std::time::Duration;
@@ -116,7 +116,8 @@ mod tests {
         Now { mono: Mono::default(), unix_seconds }
     }
 
-    fn question(hook: Hook) -> Question {
+    /// A question of tenant 0.
+    pub(crate) fn question(hook: Hook) -> Question {
         let address = Pii::new("192.0.2.7:4000".parse().unwrap());
         Question {
             id: QuestionId(7),

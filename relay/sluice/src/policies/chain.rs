@@ -114,11 +114,12 @@ fn within(grant: Grant, verdict: Verdict) -> Verdict {
 mod tests {
     use std::time::Duration;
 
-    use sluice_base::policy::{Denial, Endpoint, Hook};
-    use sluice_base::{AddressClass, Mono, Pii, SessionId, TenantId};
+    use sluice_base::Mono;
+    use sluice_base::policy::{Denial, Hook};
     use sluice_config::Config;
 
     use super::*;
+    use crate::recorder::tests::question;
 
     /// Answers the first questions at once, the last later.
     #[derive(Default)]
@@ -144,21 +145,6 @@ mod tests {
         Verdict::Allow(Grant { valid_for: Some(Duration::from_secs(seconds)), ..Grant::default() })
     }
 
-    fn question() -> Question {
-        let address = Pii::new("192.0.2.7:4000".parse().unwrap());
-        Question {
-            id: QuestionId(7),
-            hook: Hook::Allocate,
-            tenant: TenantId(0),
-            user: Pii::new(b"alice"[..].into()),
-            client: Endpoint { address, class: AddressClass::Public, translated: false },
-            peers: Vec::new(),
-            session: SessionId([9; 16]),
-            allocation: None,
-            lifetime: None,
-        }
-    }
-
     fn chain(later: bool) -> Chain<Inner> {
         let config = Config::default();
         let policies = Policies::start(&config, crate::wiring::ledger(&config)).unwrap();
@@ -173,17 +159,17 @@ mod tests {
     fn what_the_policies_deny_the_next_one_never_hears_of() {
         let mut chain = chain(false);
         let no = Verdict::Deny(Denial::Forbidden);
-        assert_eq!(chain.decided(now(), question(), no), Some(no));
+        assert_eq!(chain.decided(now(), question(Hook::Allocate), no), Some(no));
         assert!(chain.inner.asked.is_empty());
     }
 
     #[test]
     fn what_both_allow_is_within_both_grants() {
         let mut at_once = chain(false);
-        assert_eq!(at_once.decided(now(), question(), allowed(10)), Some(allowed(10)));
-        assert_eq!(at_once.decided(now(), question(), allowed(100)), Some(allowed(INNER)));
+        assert_eq!(at_once.decided(now(), question(Hook::Allocate), allowed(10)), Some(allowed(10)));
+        assert_eq!(at_once.decided(now(), question(Hook::Allocate), allowed(100)), Some(allowed(INNER)));
         let mut later = chain(true);
-        assert_eq!(later.decided(now(), question(), allowed(10)), None);
+        assert_eq!(later.decided(now(), question(Hook::Allocate), allowed(10)), None);
         assert_eq!(later.poll(now()), Some((QuestionId(7), allowed(10))));
         assert!(later.granted.is_empty());
     }
@@ -191,7 +177,7 @@ mod tests {
     #[test]
     fn a_verdict_that_comes_later_goes_on_to_the_next_one() {
         let mut chain = chain(false);
-        chain.asked.insert(QuestionId(7), question());
+        chain.asked.insert(QuestionId(7), question(Hook::Allocate));
         chain.answers.give(QuestionId(7), allowed(10));
         assert_eq!(chain.poll(now()), Some((QuestionId(7), allowed(10))));
         assert_eq!(chain.inner.asked, [QuestionId(7)]);
