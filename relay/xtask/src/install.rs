@@ -72,6 +72,11 @@ pub(crate) fn all() -> Result<(), String> {
     python()
 }
 
+/// Installs a program that few tests call, unless it is there.
+pub(crate) fn debian_program(program: &str, package: &str) -> Result<(), String> {
+    if shell::has_program(program) { Ok(()) } else { debian_packages(&[package]) }
+}
+
 /// The interpreter of the environment.
 pub(crate) fn python_program() -> PathBuf {
     environment().join("bin/python")
@@ -108,16 +113,19 @@ fn debian() -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
+    debian_packages(&missing)?;
+    let absent = PROGRAMS.iter().find(|(program, _)| !shell::has_program(program));
+    absent.map_or(Ok(()), |(program, package)| Err(format!("{package} is installed, and brought no {program}")))
+}
+
+fn debian_packages(missing: &[&str]) -> Result<(), String> {
     println!("      installing Debian's {}", missing.join(", "));
     // The list may be old, or there may be none; what matters is the installation.
     let _ = shell::capture(apt_get().args(["update", "-qq"]));
     let mut install = apt_get();
-    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
-    shell::capture(&mut install)?
-        .ok("apt-get install")
-        .map_err(|why| format!("{why}\n      install by hand: {}", missing.join(" ")))?;
-    let absent = PROGRAMS.iter().find(|(program, _)| !shell::has_program(program));
-    absent.map_or(Ok(()), |(program, package)| Err(format!("{package} is installed, and brought no {program}")))
+    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing);
+    let installed = shell::capture(&mut install)?.ok("apt-get install");
+    installed.map(drop).map_err(|why| format!("{why}\n      install by hand: {}", missing.join(" ")))
 }
 
 fn python_runs(probe: &str) -> bool {

@@ -32,6 +32,7 @@ pub(crate) fn run(args: &NightlyArgs) -> bool {
     report.test("a minute of overload: no slot is lost", overload);
     report.test("plugins: the same bytes from two folders", plugins::are_reproducible);
     report.test("plugins: Python becomes a component, as its guide says", plugins::python);
+    report.test("plugins: C becomes a component, as its guide says", plugins::c);
     report.test(&format!("{KILLS} kills under load: nothing acknowledged is lost"), kills);
     report.test("bench-policies: what a verdict costs, held against the goals", bench_policies);
     report.test("bench-turn: the whole matrix, held against the goals", bench);

@@ -1,6 +1,7 @@
 //! `cargo xtask plugins`: components of what is in plugins/, at target/plugins/NAME.wasm, with their recorded cases
 //! beside them in NAME.cases.
 
+mod c;
 mod javascript;
 mod way;
 
@@ -157,6 +158,11 @@ pub(crate) fn python() -> Result<(), String> {
     componentize.args(["--stub-wasi", "-p"]).arg(&example).arg("-o").arg(&component).arg(name);
     shell::capture(&mut componentize)?.ok("componentize-py")?;
     as_the_guide_says(&component, &example.join("cases"), name)
+}
+
+/// The example in C, by what its README says.
+pub(crate) fn c() -> Result<(), String> {
+    as_the_guide_says(&c::build(&components())?, &c::cases(), c::NAME)
 }
 
 /// What `sluice plugin new` writes becomes a component, and its own tests pass.

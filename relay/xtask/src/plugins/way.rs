@@ -73,15 +73,20 @@ impl Way {
             cargo.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
         }
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", &self.linker);
-        let folder = self.linker.parent().unwrap_or(Path::new("/"));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = [folder.to_owned(), folder.join("gcc-ld")].into_iter().chain(std::env::split_paths(&path));
-        if let Ok(path) = std::env::join_paths(folders) {
-            cargo.env("PATH", path);
-        }
+        self.apply_path(cargo, &[]);
         let remaps = [(cargo_home(), "/cargo"), (self.sysroot.join("lib/rustlib/src/rust"), "/rust")];
         let flags = remaps.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    }
+
+    /// Has a command find the linker of components and what is in other folders.
+    pub(super) fn apply_path(&self, command: &mut Command, others: &[PathBuf]) {
+        let folder = self.linker.parent().unwrap_or(Path::new("/"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [folder.to_owned(), folder.join("gcc-ld")].into_iter().chain(others.iter().cloned());
+        if let Ok(path) = std::env::join_paths(folders.chain(std::env::split_paths(&path))) {
+            command.env("PATH", path);
+        }
     }
 }
 
