@@ -227,7 +227,12 @@ fn copy_all(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy_all(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            match fs::copy(entry.path(), target) {
+                Ok(_) => {}
+                // A new version of a file, which has got its name since.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{}: {error}", entry.path().display()),
+            }
         }
     }
 }
