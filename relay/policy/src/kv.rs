@@ -94,6 +94,11 @@ impl Store {
         before - self.len()
     }
 
+    /// Deletes all; how much that was.
+    pub(crate) fn empty(&mut self) -> usize {
+        std::mem::take(self).len()
+    }
+
     /// Deletes what has ended.
     pub(crate) fn sweep(&mut self, now: Instant) {
         if self.earliest.is_some_and(|earliest| earliest <= now) {

@@ -924,7 +924,7 @@ fn counting_host(erase: &str, mode: Mode) -> (Host, Arc<Plugin>) {
 /// What became of what one plugin had of a person.
 fn erased(entries: usize, answer: Option<Result<u32, Failure>>) -> Vec<Erased> {
     let forgotten = |deleted| Forgotten { deleted, kept: Vec::new() };
-    vec![Erased { plugin: "p".to_owned(), entries, answer: answer.map(|answer| answer.map(forgotten)) }]
+    vec![Erased { plugin: "p".to_owned(), entries, left: 0, answer: answer.map(|answer| answer.map(forgotten)) }]
 }
 
 #[test]
@@ -939,10 +939,24 @@ fn who_is_erased_is_unknown_to_the_plugins_of_their_tenant() {
     assert_eq!(host.erase("clinic", &user("alice")), erased(1, Some(Ok(1))));
     assert_eq!(verdict(), allowed(60));
     assert!(plugin.stats().verdicts().contains(&(PolicyHook::Erasure, "allow", 2)));
-    // What it has stored outlives its binding; it is not asked any more.
+    // What it has stored outlives its binding. It is not asked any more what is about whom: all goes.
     bind(&host, &[]);
-    assert_eq!(host.erase("clinic", &user("alice")), erased(1, None));
+    assert_eq!(host.erase("clinic", &user("alice")), erased(2, None));
     assert_eq!(host.erase("clinic", &user("alice")), []);
+    bind(&host, &[(plugin, Mode::Enforce)]);
+    assert_eq!(verdict(), allowed(60));
+}
+
+#[test]
+fn what_stays_of_a_plugin_that_cannot_be_asked_is_told() {
+    let host = host(EngineChoice::Auto);
+    let Guest { more, .. } = counting(FORGET);
+    let more = more.lines().filter(|line| !line.contains("erasure")).collect::<Vec<_>>().join("\n");
+    let hookless = Guest { world: "noting", more, ..counting(FORGET) };
+    let plugin = load_with(&host, "p", hookless.bytes(), "{}", &[sluice_policy::Grant::Kv]).unwrap();
+    bind(&host, &[(plugin, Mode::Enforce)]);
+    ask(&host, question(Hook::Allocate, 0));
+    assert_eq!(host.erase("clinic", &user("alice")), [Erased { left: 1, ..erased(1, None).remove(0) }]);
 }
 
 #[test]

@@ -33,8 +33,10 @@ pub struct Erasure {
 pub struct Erased {
     /// Its name.
     pub plugin: String,
-    /// Entries of its store that named the person, and are gone.
+    /// Entries of its store that named the person, and are gone; all where it decides no more for the tenant.
     pub entries: u64,
+    /// Entries that name nobody, and stay until they end, where it has no hook to be asked what they are about.
+    pub left: u64,
     /// What it says that it deleted besides; none where it was not asked, since it derives nothing, or has failed.
     pub deleted: Option<u64>,
     /// What it keeps, and why: for the person.

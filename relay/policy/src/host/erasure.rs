@@ -24,8 +24,12 @@ use crate::{lock, scrub};
 pub struct Erased {
     /// The plugin.
     pub plugin: String,
-    /// Entries and counters of its store that named the person. They are gone, whatever the plugin says.
+    /// Entries and counters of its store that named the person, or all where it decides no more for the tenant, since
+    /// nobody can ask it what else is about the person. They are gone, whatever the plugin says.
     pub entries: usize,
+    /// Entries and counters that name nobody, and stay until they end: of a plugin that decides, and has no hook by
+    /// which it could be asked what they are about.
+    pub left: usize,
     /// What it answered; none where it is not bound any more, or has no such hook.
     pub answer: Option<Result<Forgotten, Failure>>,
 }
@@ -45,11 +49,12 @@ impl Host {
     /// for a thread that others wait for.
     pub fn erase(&self, tenant: &str, user: &Pii<Arc<[u8]>>) -> Vec<Erased> {
         let subject = self.names(tenant).subject(user);
-        let mut of_plugins: BTreeMap<String, Erased> = BTreeMap::new();
-        for (plugin, entries) in self.clear(tenant, &subject) {
-            of_plugins.insert(plugin.clone(), Erased { plugin, entries, answer: None });
-        }
         let table = self.table();
+        let is_bound = |name: &str| table.bindings().any(|(of, plugin, _)| of == tenant && &*plugin.name == name);
+        let mut of_plugins: BTreeMap<String, Erased> = BTreeMap::new();
+        for (plugin, entries, left) in self.clear(tenant, &subject, is_bound) {
+            of_plugins.insert(plugin.clone(), Erased { plugin, entries, left, answer: None });
+        }
         let bound = table.tenants.values().filter(|bound| &*bound.names.tenant == tenant);
         for tenancy in bound.flat_map(|bound| &bound.tenancies) {
             if let Some(erased) = of_plugins.get_mut(&*tenancy.plugin.name)
@@ -59,18 +64,26 @@ impl Host {
             }
         }
         // What a plugin has written about the person while it was asked.
-        for (plugin, entries) in self.clear(tenant, &subject) {
-            of_plugins.entry(plugin).and_modify(|erased| erased.entries += entries);
+        for (plugin, entries, left) in self.clear(tenant, &subject, is_bound) {
+            of_plugins.entry(plugin).and_modify(|erased| {
+                erased.entries += entries;
+                erased.left = if erased.answer.is_none() { left } else { 0 };
+            });
         }
-        let is_bound = |name: &str| table.bindings().any(|(of, plugin, _)| of == tenant && &*plugin.name == name);
         of_plugins.into_values().filter(|erased| erased.entries > 0 || is_bound(&erased.plugin)).collect()
     }
 
-    /// Deletes what names a person in each store of a tenant; how much that was.
-    fn clear(&self, tenant: &str, subject: &str) -> Vec<(String, usize)> {
+    /// Deletes what names a person in each store of a tenant, and all of a plugin that is not bound any more; how much
+    /// that was of each, and how much is left.
+    fn clear(&self, tenant: &str, subject: &str, is_bound: impl Fn(&str) -> bool) -> Vec<(String, usize, usize)> {
         let kept = lock(&self.0.kept);
         let stores = kept.tenancies.iter().filter(|((_, of), _)| of == tenant);
-        stores.map(|((plugin, _), kept)| (plugin.clone(), lock(&kept.kv).erase(subject))).collect()
+        let cleared = stores.map(|((plugin, _), kept)| {
+            let mut store = lock(&kept.kv);
+            let deleted = if is_bound(plugin) { store.erase(subject) } else { store.empty() };
+            (plugin.clone(), deleted, store.len())
+        });
+        cleared.collect()
     }
 
     /// Asks one plugin; counted, and a failure told.

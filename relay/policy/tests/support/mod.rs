@@ -21,12 +21,16 @@ pub(crate) const ABSTAIN: &str = "(i32.const 2560)";
 pub(crate) const ALLOW_ONE: &str = "(i32.const 3072)";
 pub(crate) const ALLOW_NONE: &str = "(i32.const 3080)";
 
-/// A world of its own, for what stores.
+/// Worlds of their own, for what stores, and for what stores and cannot be asked to forget.
 const STORING: &str = "package test:storing;
     world storing {
         include sluice:policy/admission-policy@0.0.1;
         import sluice:policy/kv@0.0.1;
         export sluice:policy/erasure@0.0.1;
+    }
+    world noting {
+        include sluice:policy/admission-policy@0.0.1;
+        import sluice:policy/kv@0.0.1;
     }";
 
 /// What a plugin does, as bodies of functions.
@@ -108,7 +112,7 @@ pub(crate) fn encode(text: &str, world: &str) -> Vec<u8> {
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let (package, _) = resolve.push_dir(wit).unwrap();
     let own = resolve.push_str("storing.wit", STORING).unwrap();
-    let package = if world == "storing" { own } else { package };
+    let package = if ["storing", "noting"].contains(&world) { own } else { package };
     let world = resolve.select_world(&[package], Some(world)).unwrap();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()

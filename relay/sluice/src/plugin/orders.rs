@@ -89,11 +89,15 @@ fn erasure_text(tenant: &str, erasure: &api::Erasure) -> String {
         return format!("no plugin decides for {tenant}, and none has stored anything about that person\n");
     }
     let mut text = String::new();
-    for api::Erased { plugin, entries, deleted, kept, failure } in &erasure.plugins {
+    for api::Erased { plugin, entries, left, deleted, kept, failure } in &erasure.plugins {
         let said = match (deleted, failure) {
             (_, Some(failure)) => format!("and it failed when it was asked to forget the rest ({failure})"),
             (Some(deleted), None) => format!("and it says that it deleted {deleted} of what it derived"),
-            (None, None) => "and it has nothing else to be asked for".to_owned(),
+            (None, None) if *left > 0 => format!(
+                "and it has no hook to be asked what else is about the person: {left} that name nobody stay until they \
+                 end, 30 days at most"
+            ),
+            (None, None) => "and nothing else of its store is left".to_owned(),
         };
         let _ = writeln!(text, "{plugin}: {entries} deleted of what it stored about the person, {said}");
         for line in kept {

@@ -46,11 +46,11 @@ fn names(tenant: String, erased: &[Erased]) -> Vec<String> {
 }
 
 fn told(erased: Erased) -> api::Erased {
-    let Erased { plugin, entries, answer } = erased;
+    let Erased { plugin, entries, left, answer } = erased;
     let (deleted, kept, failure) = match answer {
         None => (None, Vec::new(), None),
         Some(Ok(Forgotten { deleted, kept })) => (Some(u64::from(deleted)), kept, None),
         Some(Err(failure)) => (None, Vec::new(), Some(failure.name().to_owned())),
     };
-    api::Erased { plugin, entries: entries as u64, deleted, kept, failure }
+    api::Erased { plugin, entries: entries as u64, left: left as u64, deleted, kept, failure }
 }
