@@ -41,6 +41,7 @@ fn own(path: &Path) -> Result<(), Failure> {
             "others may get in (mode {mode:o}), and what is in it is run: chmod 0700, after a look inside"
         ));
     }
+    ours_all_the_way(path)?;
     // What is made here belongs to whoever the system takes this process for.
     let probe = path.join(format!(".whose-{}", std::process::id()));
     let made =
@@ -51,6 +52,27 @@ fn own(path: &Path) -> Result<(), Failure> {
         false => Err("belongs to another user, who could put code there: give it to the relay's user, or name another"
             .to_owned()),
     }
+}
+
+/// Whoever may write in a folder above could put another one in this one's place.
+fn ours_all_the_way(path: &Path) -> Result<(), Failure> {
+    let whole = path.canonicalize().map_err(|error| error.to_string())?;
+    // In a namespace of users root may have another number, and the root folder is still root's.
+    let of = |folder: &Path| std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()));
+    let (root, own) = (of(Path::new("/"))?.uid(), of(&whole)?.uid());
+    for above in whole.ancestors().skip(1) {
+        let found = of(above)?;
+        let is_sticky = found.mode() & 0o1000 != 0;
+        if (found.uid() != root && found.uid() != own) || (found.mode() & 0o022 != 0 && !is_sticky) {
+            let (mode, above) = (found.mode() & 0o7777, above.display());
+            return Err(format!(
+                "others may put another folder in its place, for they may write in {above} (owner {}, mode {mode:o}): \
+                 name a folder whose way there is root's or the relay's alone",
+                found.uid()
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -76,7 +98,14 @@ mod tests {
         let linked = at(&link).unwrap_err();
         std::fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
         let open = at(&path).unwrap_err();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o770)).unwrap();
+        let above = at(&path).unwrap_err();
+        std::fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o1777)).unwrap();
+        let sticky = at(&path);
         std::fs::remove_dir_all(scratch).unwrap();
+        assert!(above.contains("another folder in its place") && above.contains("mode 770"), "{above}");
+        assert_eq!(sticky, Ok(Some(path)));
         assert!(linked.contains("policy.cache_directory") && linked.contains("a link"), "{linked}");
         assert!(open.contains("mode 750") && open.contains("chmod 0700"), "{open}");
     }
