@@ -68,15 +68,25 @@ impl Store {
         }
     }
 
-    /// Whose it is; one that is gone was moved, or is needed by nobody.
+    /// Whose it is. One that is not there may be so for a moment only, and would lose components that it needs.
     fn owner(&self) -> Result<Option<PathBuf>, Failure> {
         let path = self.folder.join(OWNER);
-        let found = std::fs::read_to_string(&path).and_then(|text| self.base().join(text.trim_end()).canonicalize());
-        match found {
-            Ok(owner) => Ok(owner.is_file().then_some(owner)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("{}: {error}", path.display())),
-        }
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        };
+        let owner = self.base().join(text.trim_end());
+        let whole = owner.canonicalize().map_err(|error| {
+            format!(
+                "{} says that {} is of {}, which cannot be found ({error}): delete that file if nothing needs what is \
+                 there",
+                path.display(),
+                self.name,
+                owner.display()
+            )
+        });
+        whole.map(Some)
     }
 
     /// So that a folder which is copied or moved with its configuration stays of that.
@@ -292,6 +302,7 @@ mod tests {
     #[test]
     fn a_history_forgets_its_oldest_and_their_components() {
         let folder = Folder::new("history");
+        std::fs::write(folder.join("relay.toml"), "").unwrap();
         let store = Store::new(&folder.join("plugins"), "fence", &folder.join("relay.toml")).unwrap();
         let mut history = Vec::new();
         for i in 0..PLUGIN_HISTORY_MAX + 2 {
@@ -329,6 +340,9 @@ mod tests {
         std::fs::rename(home("here"), home("there")).unwrap();
         assert!(store(&home("there"), "one.toml").is_ok() && store(&home("there"), "two.toml").is_err());
         std::fs::remove_file(home("there").join("one.toml")).unwrap();
+        let error = store(&home("there"), "two.toml").err().unwrap();
+        assert!(error.contains("one.toml") && error.contains("delete that file"), "{error}");
+        std::fs::remove_file(home("there").join("plugins/fence").join(OWNER)).unwrap();
         assert!(store(&home("there"), "two.toml").is_ok());
     }
 
