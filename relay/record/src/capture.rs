@@ -6,7 +6,7 @@
 //! keep addresses for a shorter time, the first line is written anew before.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -417,37 +417,67 @@ fn sweep(folder: &Path, lives: &Lives, now: u64) -> io::Result<()> {
     };
     let mut swept = Ok(());
     for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_file() {
-            continue;
-        }
-        let done = end_of(&entry.path(), lives).and_then(|end| match is_over(end, now) {
-            true => fs::remove_file(entry.path()),
-            false => Ok(()),
-        });
-        swept = swept.and(done);
+        swept = swept.and(sweep_one(entry, lives, now));
     }
     swept
 }
 
-/// When a file is to be deleted: without a capture's first line, when the longest life of one is over. A capture whose
-/// end its tenant brings forward says so from now on.
-fn end_of(path: &Path, lives: &Lives) -> io::Result<u64> {
-    let file = File::open(path)?;
-    let changed = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut text = Vec::new();
-    file.take(FIRST_LINE_BYTES).read_to_end(&mut text)?;
-    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Ok(mut first) = serde_json::from_slice::<FirstLine>(line) else {
-        return Ok(changed.saturating_add(CAPTURE_LIFE_MAX).as_secs());
+/// What somebody else deletes meanwhile is deleted.
+fn sweep_one(entry: io::Result<DirEntry>, lives: &Lives, now: u64) -> io::Result<()> {
+    let delete = || {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if !metadata.is_file() {
+            return Ok(());
+        }
+        let changed = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        match is_over(end_of(&entry.path(), changed, lives), now) {
+            true => fs::remove_file(entry.path()),
+            false => Ok(()),
+        }
     };
-    if first.shorten(lives) {
-        // An earlier moment has no more digits than a later one, and space before the end of a line says nothing.
-        let shorter = serde_json::to_string(&first)?;
-        let padded = format!("{shorter:width$}", width = line.len());
-        OpenOptions::new().write(true).open(path)?.write_all_at(padded.as_bytes(), 0)?;
+    delete().or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// When a file that was last changed at this moment is to be deleted. A capture whose end its tenant brings forward
+/// says so from now on, and where that cannot be written ends then all the same.
+fn end_of(path: &Path, changed: Duration, lives: &Lives) -> u64 {
+    let read = || {
+        let mut text = Vec::new();
+        File::open(path)?.take(FIRST_LINE_BYTES).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let write = |line: &[u8]| OpenOptions::new().write(true).open(path)?.write_all_at(line, 0);
+    let (end, trouble) = end_by(read(), write, changed, lives);
+    if let Err(error) = trouble {
+        tracing::warn!("{}: {error}: it is deleted at {} all the same", path.display(), for_people(end));
     }
-    Ok(first.end())
+    end
+}
+
+/// By what was read of a file's beginning. Without a capture's first line it is to be deleted when the longest life of
+/// one is over, counted from its last change.
+fn end_by(
+    read: io::Result<Vec<u8>>,
+    write: impl FnOnce(&[u8]) -> io::Result<()>,
+    changed: Duration,
+    lives: &Lives,
+) -> (u64, io::Result<()>) {
+    let longest = changed.saturating_add(CAPTURE_LIFE_MAX).as_secs();
+    let text = match read {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (longest, Ok(())),
+        Err(error) => return (longest, Err(error)),
+    };
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Ok(mut first) = serde_json::from_slice::<FirstLine>(line) else { return (longest, Ok(())) };
+    if !first.shorten(lives) {
+        return (first.end(), Ok(()));
+    }
+    // An earlier moment has no more digits than a later one, and space before the end of a line says nothing.
+    let shorter = serde_json::to_string(&first).map_err(io::Error::from);
+    let written = shorter.and_then(|shorter| write(format!("{shorter:width$}", width = line.len()).as_bytes()));
+    (first.end(), written)
 }
 
 #[cfg(test)]
@@ -556,6 +586,31 @@ mod tests {
             sweep(&folder.join(CAPTURES), &Lives::new(), now).unwrap();
             assert_eq!(file.exists(), is_left, "{now}");
         }
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_deleted_by_its_last_change_and_one_that_is_gone_is_passed_over() {
+        let (changed, lives) = (Duration::from_secs(NOON), Lives::new());
+        let longest = NOON + CAPTURE_LIFE_MAX.as_secs();
+        let of = |kind: io::ErrorKind| end_by(Err(kind.into()), |_| Ok(()), changed, &lives);
+        let (end, trouble) = of(io::ErrorKind::PermissionDenied);
+        assert!(end == longest && trouble.is_err());
+        let (end, trouble) = of(io::ErrorKind::NotFound);
+        assert!(end == longest && trouble.is_ok());
+        let folder = Folder::new("capture");
+        fs::write(folder.join("file"), "").unwrap();
+        assert_eq!(end_of(&folder.join("file").join("below"), changed, &lives), longest);
+        sweep_one(Err(io::ErrorKind::NotFound.into()), &lives, NOON).unwrap();
+        sweep_one(Err(io::ErrorKind::PermissionDenied.into()), &lives, NOON).unwrap_err();
+    }
+
+    #[test]
+    fn a_shorter_time_holds_also_where_it_cannot_be_written_down() {
+        let line = FirstLine::new(&about("{}"), NOON, 7 * DAY).line().unwrap();
+        let lives = Lives::from([("clinic".to_owned(), DAY)]);
+        let full = |_: &[u8]| Err(io::ErrorKind::StorageFull.into());
+        let (end, trouble) = end_by(Ok(line.into_bytes()), full, Duration::from_secs(NOON), &lives);
+        assert_eq!((end, trouble.is_err()), (NOON + DAY_SECONDS, true));
     }
 
     #[test]
