@@ -370,12 +370,14 @@ impl Writing {
         if !first.is_about(&target.about) {
             return Err(other());
         }
-        if whole < bytes.len() && bytes.len() as u64 <= CAPTURE_BYTES_MAX {
+        let mut length = bytes.len() as u64;
+        if length <= CAPTURE_BYTES_MAX {
             // A run that was killed has left half a line.
-            file.set_len(whole as u64).map_err(failed)?;
+            length = whole as u64;
+            cut(&file, length).map_err(failed)?;
         }
         let questions = lines.iter().filter(|byte| **byte == b'\n').count() - 1;
-        Ok(Writing { file: Some(file), first, bytes: bytes.len() as u64, questions })
+        Ok(Writing { file: Some(file), first, bytes: length, questions })
     }
 
     /// Whether what is written to is still what has this name.
@@ -396,11 +398,21 @@ impl Writing {
         if self.questions >= CAPTURE_QUESTIONS_MAX || bytes > CAPTURE_BYTES_MAX {
             return Err(CaptureError::Full(target.path.clone()));
         }
-        let written = file.write_all(line.as_bytes());
-        written.map_err(|source| CaptureError::Io { path: target.path.clone(), source })?;
+        if let Err(source) = file.write_all(line.as_bytes()) {
+            // On a full disk a part of the line may be there. Where it stays, nothing may come after it.
+            if cut(file, self.bytes).is_err() {
+                self.file = None;
+            }
+            return Err(CaptureError::Io { path: target.path.clone(), source });
+        }
         (self.bytes, self.questions) = (bytes, self.questions + 1);
         Ok(())
     }
+}
+
+/// Takes away what a file has behind these bytes.
+fn cut(file: &File, bytes: u64) -> io::Result<()> {
+    if file.metadata()?.len() > bytes { file.set_len(bytes) } else { Ok(()) }
 }
 
 /// Whether a capture that is to be deleted at `end` is to be deleted now: also where its end lies further away than
@@ -559,6 +571,27 @@ mod tests {
         let other = target(&folder, r#"{"most":2}"#);
         assert!(!write(&mut later, &other, "3") && !write(&mut writer(&folder, NOON), &other, "3"));
         assert_eq!(self::lines(&same), lines);
+    }
+
+    #[test]
+    fn half_a_line_that_a_full_disk_leaves_is_taken_away_or_nothing_comes_after_it() {
+        let folder = Folder::new("capture");
+        let (mut writer, monday) = (writer(&folder, NOON), target(&folder, "{}"));
+        assert!(write(&mut writer, &monday, "1"));
+        let mut half = OpenOptions::new().append(true).open(&monday.path).unwrap();
+        half.write_all(b"hal").unwrap();
+        let writing = writer.open.get_mut(&monday.path).unwrap();
+        cut(&half, writing.bytes).unwrap();
+        assert_eq!(fs::metadata(&monday.path).unwrap().len(), writing.bytes);
+        // What is open for reading alone takes no line, and cannot be cut.
+        half.write_all(b"hal").unwrap();
+        writing.file = Some(File::open(&monday.path).unwrap());
+        assert!(!write(&mut writer, &monday, "2"));
+        let reloaded = target(&folder, "{}");
+        assert!(!write(&mut writer, &reloaded, "3") && writer.open[&monday.path].file.is_none());
+        assert_eq!(lines(&monday)[1..], ["1", "hal"]);
+        assert!(write(&mut self::writer(&folder, NOON), &target(&folder, "{}"), "4"));
+        assert_eq!(lines(&monday)[1..], ["1", "4"]);
     }
 
     #[test]
