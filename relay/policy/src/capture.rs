@@ -41,7 +41,8 @@ pub(crate) fn keep(capture: &dyn Capture, stats: &PluginStats, case: impl FnOnce
     }
 }
 
-/// A question of `admission.allocate`; none where the plugin had no occasion to answer.
+/// A question of `admission.allocate`, with an answer that the host takes or its failure; none where the plugin had no
+/// occasion to answer.
 pub(crate) fn allocation(
     ctx: &CallContext,
     request: &AllocationRequest,
@@ -72,7 +73,7 @@ pub(crate) fn allocation(
     case("admission.allocate", arguments, answer.map(verdict))
 }
 
-/// A question of `admission.permit-peers`; none where the plugin had no occasion to answer.
+/// A question of `admission.permit-peers`, as one of `admission.allocate`.
 pub(crate) fn peers(
     ctx: &CallContext,
     allocation: &Allocation,
@@ -171,7 +172,5 @@ fn class(class: &AddressClass) -> Value {
 }
 
 fn grant(grant: &Grant) -> Value {
-    // How many duties there are, for one makes a failure of it; their names are a plugin's words.
-    let obligations: Vec<Value> = grant.obligations.iter().map(|_| json!({})).collect();
-    json!({"valid-for": grant.valid_for, "max-bitrate": grant.max_bitrate, "obligations": obligations})
+    json!({"valid-for": grant.valid_for, "max-bitrate": grant.max_bitrate})
 }

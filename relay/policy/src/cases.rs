@@ -12,6 +12,7 @@ use sluice_base::limits::{CAPTURE_BYTES_MAX, PLUGIN_CASE_BYTES_MAX, PLUGIN_CASES
 use wasmtime::Store;
 use wasmtime::component::{Instance, Val};
 
+use crate::compose;
 use crate::failure::Failure;
 use crate::guest::{Context, State};
 use crate::hook::{PACKAGE, VERSION};
@@ -60,7 +61,7 @@ fn empty() -> Value {
 /// What came of a case.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// The answer, or why there is none.
+    /// The answer, or why there is none that the relay takes.
     pub answer: Result<Value, (Failure, String)>,
     /// How long it took, the making of the instance included.
     pub took: Duration,
@@ -215,8 +216,12 @@ impl Case {
         if let Some(mistake) = mistake {
             return Err(mistake);
         }
+        let peers = self.written.arguments.get("peers").and_then(Value::as_array).map_or(0, Vec::len);
         let (answer, used) = match called {
-            Ok((answer, used)) => (Ok(answer), used),
+            Ok((answer, used)) => match compose::check(self.hook(), peers, &answer) {
+                Ok(()) => (Ok(answer), used),
+                Err(failure) => (Err((failure, "the relay does not take its answer".to_owned())), used),
+            },
             Err(failure) => (Err(failure), Used { took: began.elapsed(), ..Used::default() }),
         };
         Ok(Ran { answer, took: used.took, memory_bytes: used.memory_bytes, fuel: used.fuel })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sluice_base::limits::PLUGIN_TAGS_MAX;
 use sluice_base::policy::{Denial, Grant, Verdict};
 
@@ -20,7 +21,7 @@ pub(crate) enum Opinion {
 }
 
 impl Opinion {
-    pub(crate) fn of_allocation(verdict: AllocationVerdict) -> Result<Self, Failure> {
+    pub(crate) fn of_allocation(verdict: &AllocationVerdict) -> Result<Self, Failure> {
         let granted = match verdict {
             AllocationVerdict::Allow(granted) => granted,
             AllocationVerdict::Deny(denial) => return Ok(Opinion::Deny(denial.code)),
@@ -34,9 +35,9 @@ impl Opinion {
         Ok(Opinion::Allow(grant))
     }
 
-    pub(crate) fn of_peer(verdict: types::Verdict) -> Result<Self, Failure> {
+    pub(crate) fn of_peer(verdict: &types::Verdict) -> Result<Self, Failure> {
         match verdict {
-            types::Verdict::Allow(granted) => Ok(Opinion::Allow(grant(&granted)?)),
+            types::Verdict::Allow(granted) => Ok(Opinion::Allow(grant(granted)?)),
             types::Verdict::Deny(denial) => Ok(Opinion::Deny(denial.code)),
             types::Verdict::Abstain => Ok(Opinion::Abstain),
         }
@@ -76,15 +77,38 @@ pub(crate) fn tags<'t>(all: impl IntoIterator<Item = &'t String>) -> Result<Vec<
     Ok(tags)
 }
 
+/// A duty that the host does not know is a failure, and it knows none of an admission.
+fn duties<T>(obligations: &[T]) -> Result<(), Failure> {
+    if obligations.is_empty() { Ok(()) } else { Err(Failure::Obligation) }
+}
+
+/// Whether the host would take an answer of `admission` that came as JSON, to a question about so many peers; of
+/// another hook it takes any.
+pub(crate) fn check(hook: &str, peers: usize, answer: &Value) -> Result<(), Failure> {
+    let verdicts = match (hook, answer) {
+        ("admission.allocate", verdict) => std::slice::from_ref(verdict),
+        ("admission.permit-peers", Value::Array(verdicts)) if verdicts.len() == peers => verdicts,
+        ("admission.permit-peers", _) => return Err(Failure::Answer),
+        _ => return Ok(()),
+    };
+    let list = |of: &Value, key: &str| of[key].as_array().cloned().unwrap_or_default();
+    // Of an allocation the grant is a part of what is allowed.
+    let granted = |verdict: &Value| verdict["allow"].get("grant").unwrap_or(&verdict["allow"]).clone();
+    let words =
+        |verdict: &Value| [list(&granted(verdict), "audit-tags"), list(&verdict["deny"], "audit-tags")].concat();
+    let words = verdicts.iter().flat_map(words).map(|word| word.as_str().map(str::to_owned));
+    let words: Vec<String> = words.collect::<Option<_>>().ok_or(Failure::Answer)?;
+    tags(&words)?;
+    verdicts.iter().try_for_each(|verdict| duties(&list(&granted(verdict), "obligations")))
+}
+
 fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(u64::from(seconds))
 }
 
-/// What the host can hold itself to. A duty that it does not know is a failure.
+/// What the host can hold itself to.
 fn grant(granted: &types::Grant) -> Result<Grant, Failure> {
-    if !granted.obligations.is_empty() {
-        return Err(Failure::Obligation);
-    }
+    duties(&granted.obligations)?;
     Ok(Grant { valid_for: Some(seconds(granted.valid_for)), bits_per_second: granted.max_bitrate, ..Grant::default() })
 }
 
@@ -154,6 +178,8 @@ pub(crate) fn word(code: DenyCode) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn allow(bits: u64, valid_for: u64) -> Opinion {
@@ -202,10 +228,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_came_as_json_is_taken_as_any_other() {
+        let granted = |more: Value| {
+            let mut granted = json!({"valid-for": 60, "max-bitrate": null, "audit-tags": [], "obligations": []});
+            granted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            [json!({"allow": {"grant": granted, "max-lifetime": null}}), json!([{"allow": granted}])]
+        };
+        let of = |[allocation, peers]: [Value; 2]| {
+            [check("admission.allocate", 0, &allocation), check("admission.permit-peers", 1, &peers)]
+        };
+        assert_eq!(of(granted(json!({"audit-tags": ["ward7"]}))), [Ok(()); 2]);
+        assert_eq!(of(granted(json!({"audit-tags": ["two words"]}))), [Err(Failure::Answer); 2]);
+        assert_eq!(of(granted(json!({"obligations": [{"key": "shred"}]}))), [Err(Failure::Obligation); 2]);
+        let denied = json!({"deny": {"code": "forbidden", "audit-tags": ["192.0.2.7"]}});
+        assert_eq!(of([denied.clone(), json!([denied])]), [Err(Failure::Answer); 2]);
+        assert_eq!(of([json!("abstain"), json!(["abstain"])]), [Ok(()); 2]);
+        assert_eq!(of([json!("abstain"), json!([])])[1], Err(Failure::Answer));
+        assert_eq!(check("geofence.plan", 0, &json!({"obligations": [1]})), Ok(()));
+    }
+
+    #[test]
     fn a_duty_that_the_host_does_not_know_is_a_failure() {
         let value = types::AttributeValue::Boolean(true);
         let obligations = vec![types::Attribute { key: "shred".to_owned(), value }];
         let granted = types::Grant { valid_for: 60, max_bitrate: None, audit_tags: vec![], obligations };
-        assert_eq!(Opinion::of_peer(types::Verdict::Allow(granted)), Err(Failure::Obligation));
+        assert_eq!(Opinion::of_peer(&types::Verdict::Allow(granted)), Err(Failure::Obligation));
     }
 }

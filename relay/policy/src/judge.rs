@@ -7,6 +7,8 @@ use sluice_base::event::Tagged;
 use sluice_base::limits::{PLAN_RETRY_MAX, PLAN_RETRY_MIN};
 use sluice_base::policy::{Denial, Question, Verdict};
 
+use crate::bindings::exports::sluice::policy::admission::AllocationVerdict;
+use crate::bindings::sluice::policy::types;
 use crate::capture::{self, Capture};
 use crate::compose::{self, Opinion};
 use crate::facts::{Names, Node, Standing, Teller};
@@ -81,6 +83,22 @@ impl Tenancy {
 struct Said {
     opinions: Vec<Opinion>,
     tags: Vec<String>,
+}
+
+impl Said {
+    fn of_allocation(verdict: &AllocationVerdict) -> Result<Self, Failure> {
+        let tags = compose::tags(compose::tags_of_allocation(verdict))?;
+        Ok(Said { opinions: vec![Opinion::of_allocation(verdict)?], tags })
+    }
+
+    fn of_peers(verdicts: &[types::Verdict], peers: usize) -> Result<Self, Failure> {
+        if verdicts.len() != peers {
+            return Err(Failure::Answer);
+        }
+        let tags = compose::tags(verdicts.iter().flat_map(compose::tags_of_peer))?;
+        let opinions = verdicts.iter().map(Opinion::of_peer).collect::<Result<_, _>>()?;
+        Ok(Said { opinions, tags })
+    }
 }
 
 /// A question on its way to a thread.
@@ -288,14 +306,12 @@ impl Bound {
                     let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
                     hook.call_allocate(&mut *store, &context, &request)
                 });
-                let verdict = answer.map(|(verdict, _)| verdict);
+                let said = answer.and_then(|(verdict, _)| Ok((Said::of_allocation(&verdict)?, verdict)));
                 if let Some(kept) = tenancy.capture() {
-                    let answer = verdict.as_ref().map_err(|failure| *failure);
+                    let answer = said.as_ref().map(|(_, verdict)| verdict).map_err(|failure| *failure);
                     capture::keep(kept, &plugin.stats, || capture::allocation(&context, &request, answer));
                 }
-                let verdict = verdict?;
-                let tags = compose::tags(compose::tags_of_allocation(&verdict))?;
-                Ok(Said { opinions: vec![Opinion::of_allocation(verdict)?], tags })
+                Ok(said?.0)
             }
             _ => {
                 let (allocation, peers) = (teller.allocation(question), teller.peers(question));
@@ -303,18 +319,12 @@ impl Bound {
                     let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
                     hook.call_permit_peers(&mut *store, &context, &allocation, &peers)
                 });
-                let verdicts = answer.map(|(verdicts, _)| verdicts);
+                let said = answer.and_then(|(verdicts, _)| Ok((Said::of_peers(&verdicts, peers.len())?, verdicts)));
                 if let Some(kept) = tenancy.capture() {
-                    let answer = verdicts.as_deref().map_err(|failure| *failure);
+                    let answer = said.as_ref().map(|(_, verdicts)| &verdicts[..]).map_err(|failure| *failure);
                     capture::keep(kept, &plugin.stats, || capture::peers(&context, &allocation, &peers, answer));
                 }
-                let verdicts = verdicts?;
-                if verdicts.len() != peers.len() {
-                    return Err(Failure::Answer);
-                }
-                let tags = compose::tags(verdicts.iter().flat_map(compose::tags_of_peer))?;
-                let opinions = verdicts.into_iter().map(Opinion::of_peer).collect::<Result<_, _>>()?;
-                Ok(Said { opinions, tags })
+                Ok(said?.0)
             }
         }
     }

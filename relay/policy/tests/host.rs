@@ -174,15 +174,39 @@ fn a_capture_holds_what_was_asked_without_addresses_and_names_of_sessions_and_ca
         assert!(line.contains("\"port\":4000") && !line.contains("\"pseudonym\":null"), "{line}");
     }
     let other = load(&host, "q", &Guest::default()).unwrap();
-    let same = |plugin: &Plugin, line: &String| {
-        let case = sluice_policy::Case::parse("c", line).unwrap().remove(0);
-        case.compare(&host.answer_case(plugin, &case, &Arc::default()).unwrap()).is_ok()
-    };
+    let same = |plugin: &Plugin, line: &String| answers_the_same(&host, plugin, line);
     let is_allocation = |line: &&String| line.contains("admission.allocate");
     let (allocation, channel) = (lines.iter().find(is_allocation).unwrap(), lines.iter().find(|l| !is_allocation(l)));
     let channel = channel.unwrap();
     assert_eq!([same(&plugin, allocation), same(&plugin, channel)], [true, true]);
     assert_eq!([same(&other, allocation), same(&other, channel)], [false, true]);
+}
+
+/// Whether what a line of a capture says comes again.
+fn answers_the_same(host: &Host, plugin: &Plugin, line: &str) -> bool {
+    let case = sluice_policy::Case::parse("c", line).unwrap().remove(0);
+    case.compare(&host.answer_case(plugin, &case, &Arc::default()).unwrap()).is_ok()
+}
+
+#[test]
+fn an_answer_that_is_not_taken_is_captured_as_its_failure_and_is_another_than_one_that_is() {
+    let host = host(EngineChoice::Auto);
+    // Of what is to be one word for the audit it makes two.
+    let words = r#"(data (i32.const 2080) "\50\0d\00\00\01\00\00\00") (data (i32.const 3408) "\80\0d\00\00\09\00\00\00")
+        (data (i32.const 3456) "two words")"#;
+    let bad = load(&host, "bad", &Guest { more: words.to_owned(), ..Guest::default() }).unwrap();
+    let good = load(&host, "good", &Guest::default()).unwrap();
+    let captured = |plugin: &Arc<Plugin>| {
+        let kept = Arc::new(Kept::default());
+        bind_captured(&host, vec![(plugin.clone(), Mode::DryRun)], &kept).unwrap();
+        ask(&host, question(Hook::Allocate, 0));
+        wait_for("a line", || kept.lines.lock().unwrap().len() == 1);
+        kept.lines.lock().unwrap().remove(0)
+    };
+    let [of_bad, of_good] = [&bad, &good].map(captured);
+    assert!(of_bad.contains(r#""fails":"answer""#) && !of_bad.contains("two words"), "{of_bad}");
+    assert!(answers_the_same(&host, &bad, &of_bad) && !answers_the_same(&host, &good, &of_bad));
+    assert!(answers_the_same(&host, &good, &of_good) && !answers_the_same(&host, &bad, &of_good));
 }
 
 #[test]
