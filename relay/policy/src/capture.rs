@@ -2,6 +2,8 @@
 //!
 //! **What is not named here is in no capture**: no address, whoever was granted it; no name of a question or an
 //! allocation, for both are a session's in the records; of an answer what the relay obeys, and no words of a plugin.
+//! **No place stands beside a token of whose it is**: where a plugin is told places, tokens are numbers that begin
+//! again with each question.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +19,7 @@ use crate::bindings::sluice::policy::types::{
 };
 use crate::compose::word;
 use crate::failure::Failure;
+use crate::plugin::Facts;
 use crate::stats::PluginStats;
 
 /// Whoever keeps what a plugin was asked.
@@ -44,16 +47,18 @@ pub(crate) fn keep(capture: &dyn Capture, stats: &PluginStats, case: impl FnOnce
 /// A question of `admission.allocate`, with an answer that the host takes or its failure; none where the plugin had no
 /// occasion to answer.
 pub(crate) fn allocation(
+    facts: &Facts,
     ctx: &CallContext,
     request: &AllocationRequest,
     answer: Result<&AllocationVerdict, Failure>,
 ) -> Option<Value> {
+    let mut tokens = Tokens::new(facts);
     let arguments = json!({
         "ctx": context(ctx),
         "request": {
-            "subject": request.subject,
+            "subject": tokens.subject(&request.subject),
             "realm": request.realm,
-            "client": endpoint(&request.client),
+            "client": endpoint(&mut tokens, &request.client),
             "node": node(&request.node),
             "requested-transport": transport(&request.requested_transport),
             "requested-lifetime": request.requested_lifetime,
@@ -75,19 +80,21 @@ pub(crate) fn allocation(
 
 /// A question of `admission.permit-peers`, as one of `admission.allocate`.
 pub(crate) fn peers(
+    facts: &Facts,
     ctx: &CallContext,
     allocation: &Allocation,
     peers: &[Endpoint],
     answer: Result<&[Verdict], Failure>,
 ) -> Option<Value> {
+    let mut tokens = Tokens::new(facts);
     let arguments = json!({
         "ctx": context(ctx),
         "allocation": {
-            "subject": allocation.subject,
-            "client": endpoint(&allocation.client),
+            "subject": tokens.subject(&allocation.subject),
+            "client": endpoint(&mut tokens, &allocation.client),
             "node": node(&allocation.node),
         },
-        "peers": peers.iter().map(endpoint).collect::<Vec<_>>(),
+        "peers": peers.iter().map(|peer| endpoint(&mut tokens, peer)).collect::<Vec<_>>(),
     });
     let verdict = |verdict: &Verdict| match verdict {
         Verdict::Allow(granted) => json!({"allow": grant(granted)}),
@@ -96,6 +103,36 @@ pub(crate) fn peers(
     };
     let verdicts = answer.map(|verdicts| verdicts.iter().map(verdict).collect::<Value>());
     case("admission.permit-peers", arguments, verdicts)
+}
+
+/// Who is who in one question.
+struct Tokens<'a> {
+    has_places: bool,
+    pseudonyms: Vec<&'a str>,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(facts: &Facts) -> Self {
+        Tokens { has_places: facts.has_places(), pseudonyms: Vec::new() }
+    }
+
+    /// A question has one subject.
+    fn subject(&self, token: &'a Option<String>) -> Option<&'a str> {
+        token.as_deref().map(|token| if self.has_places { "subject-1" } else { token })
+    }
+
+    /// Who is the same within a question is so in the capture.
+    fn pseudonym(&mut self, token: &'a Option<String>) -> Option<String> {
+        let token = token.as_deref()?;
+        if !self.has_places {
+            return Some(token.to_owned());
+        }
+        let number = self.pseudonyms.iter().position(|known| *known == token).unwrap_or_else(|| {
+            self.pseudonyms.push(token);
+            self.pseudonyms.len() - 1
+        });
+        Some(format!("pseudonym-{}", number + 1))
+    }
 }
 
 fn case(hook: &str, arguments: Value, answer: Result<Value, Failure>) -> Option<Value> {
@@ -122,7 +159,7 @@ fn node(node: &Node) -> Value {
     json!({"id": node.id, "region": node.region, "country": node.country})
 }
 
-fn endpoint(endpoint: &Endpoint) -> Value {
+fn endpoint<'a>(tokens: &mut Tokens<'a>, endpoint: &'a Endpoint) -> Value {
     let geo = &endpoint.geo;
     json!({
         "port": endpoint.port,
@@ -135,7 +172,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
             "asn": geo.asn,
             "database-age": geo.database_age,
         },
-        "pseudonym": endpoint.pseudonym,
+        "pseudonym": tokens.pseudonym(&endpoint.pseudonym),
     })
 }
 
@@ -173,4 +210,26 @@ fn class(class: &AddressClass) -> Value {
 
 fn grant(grant: &Grant) -> Value {
     json!({"valid-for": grant.valid_for, "max-bitrate": grant.max_bitrate})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_plugin_is_told_places_tokens_are_numbers_of_one_question() {
+        let token = |token: &str| Some(token.to_owned());
+        let (alice, one, other) = (token("5e1f"), token("a0"), token("b0"));
+        for facts in ["country", "subdivision", "asn"] {
+            let facts = Facts::parse(&["subject".to_owned(), facts.to_owned()]).unwrap();
+            for first in [&one, &other] {
+                let mut tokens = Tokens::new(&facts);
+                assert_eq!((tokens.subject(&alice), tokens.subject(&None)), (Some("subject-1"), None));
+                let told = [first, &token("c0"), first].map(|of| tokens.pseudonym(of));
+                assert_eq!(told.map(Option::unwrap), ["pseudonym-1", "pseudonym-2", "pseudonym-1"]);
+            }
+        }
+        let mut tokens = Tokens::new(&Facts::parse(&["subject".to_owned(), "port".to_owned()]).unwrap());
+        assert_eq!((tokens.subject(&alice), tokens.pseudonym(&one)), (Some("5e1f"), token("a0")));
+    }
 }

@@ -141,7 +141,7 @@ impl Teller<'_> {
             transport: Transport::Udp,
             address_class: class(endpoint.class),
             translated: endpoint.translated,
-            geo: geo(place, age.filter(|_| wants.country || wants.subdivision || wants.asn)),
+            geo: geo(place, age.filter(|_| wants.has_places())),
             pseudonym: wants.pseudonym.then(|| self.token(endpoint.address.ip())),
             attributes: Vec::new(),
         }

@@ -309,7 +309,9 @@ impl Bound {
                 let said = answer.and_then(|(verdict, _)| Ok((Said::of_allocation(&verdict)?, verdict)));
                 if let Some(kept) = tenancy.capture() {
                     let answer = said.as_ref().map(|(_, verdict)| verdict).map_err(|failure| *failure);
-                    capture::keep(kept, &plugin.stats, || capture::allocation(&context, &request, answer));
+                    capture::keep(kept, &plugin.stats, || {
+                        capture::allocation(&plugin.facts, &context, &request, answer)
+                    });
                 }
                 Ok(said?.0)
             }
@@ -322,7 +324,9 @@ impl Bound {
                 let said = answer.and_then(|(verdicts, _)| Ok((Said::of_peers(&verdicts, peers.len())?, verdicts)));
                 if let Some(kept) = tenancy.capture() {
                     let answer = said.as_ref().map(|(_, verdicts)| &verdicts[..]).map_err(|failure| *failure);
-                    capture::keep(kept, &plugin.stats, || capture::peers(&context, &allocation, &peers, answer));
+                    capture::keep(kept, &plugin.stats, || {
+                        capture::peers(&plugin.facts, &context, &allocation, &peers, answer)
+                    });
                 }
                 Ok(said?.0)
             }

@@ -97,6 +97,11 @@ impl Facts {
         named.chain(self.attributes.iter().map(|key| format!("attributes.{key}"))).collect()
     }
 
+    /// Whether one of them says where somebody is.
+    pub(crate) fn has_places(&self) -> bool {
+        self.country || self.subdivision || self.asn
+    }
+
     /// Reads the list of a manifest.
     ///
     /// # Errors

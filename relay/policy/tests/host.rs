@@ -182,6 +182,24 @@ fn a_capture_holds_what_was_asked_without_addresses_and_names_of_sessions_and_ca
     assert_eq!([same(&other, allocation), same(&other, channel)], [false, true]);
 }
 
+#[test]
+fn where_a_plugin_is_told_places_its_capture_says_of_nobody_who_it_is_and_can_be_asked_again() {
+    let (host, kept, mut guest) = (host(EngineChoice::Auto), Arc::new(Kept::default()), curious());
+    guest.more = guest.more.replace("\"address\"", "\"country\"");
+    let plugin = load(&host, "p", &guest).unwrap();
+    assert_eq!(plugin.facts().names(), ["port", "pseudonym", "country", "subject"]);
+    bind_captured(&host, vec![(plugin.clone(), Mode::DryRun)], &kept).unwrap();
+    for (asked, pseudonyms) in [(question(Hook::Allocate, 0), 1), (question(Hook::ChannelBind, 1), 2)] {
+        ask(&host, asked);
+        wait_for("a line", || !kept.lines.lock().unwrap().is_empty());
+        let line = kept.lines.lock().unwrap().remove(0);
+        assert!(line.contains(r#""subject":"subject-1""#), "{line}");
+        let told = |n: usize| line.contains(&format!(r#""pseudonym":"pseudonym-{n}""#));
+        assert!((1..=pseudonyms).all(told) && line.matches(r#""pseudonym":"#).count() == pseudonyms, "{line}");
+        assert!(answers_the_same(&host, &plugin, &line));
+    }
+}
+
 /// Whether what a line of a capture says comes again.
 fn answers_the_same(host: &Host, plugin: &Plugin, line: &str) -> bool {
     let case = sluice_policy::Case::parse("c", line).unwrap().remove(0);
