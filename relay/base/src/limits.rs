@@ -618,6 +618,9 @@ pub const STORE_LINGER: Duration = Duration::from_millis(100);
 /// counted.
 pub const STORE_BACKLOG_MAX: usize = 8192;
 
+/// With so many of them no more words of plugins are taken: the room that is left is for sessions and refusals.
+pub const STORE_BACKLOG_TAGS_MAX: usize = STORE_BACKLOG_MAX / 4;
+
 /// How soon a disk that takes nothing is tried again for what is kept in memory.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -666,8 +669,9 @@ pub const AUDIT_TAIL_MAX: usize = 1000;
 /// Refusals written down per tenant and minute: whoever makes up requests fills no disk with them. 60 kB per minute.
 pub const DENIALS_PER_MINUTE_MAX: u32 = 120;
 
-/// Words of plugins written down per tenant and minute: an answer each to a hundred requests a second. 2 MB per minute.
-pub const TAGS_PER_MINUTE_MAX: u32 = 6000;
+/// Answers of plugins whose words are written down per tenant and minute, and kept for years: as many as refusals. With
+/// as many and as long words as there may be, 180 kB per minute; with one short word each, 40 kB.
+pub const TAGS_PER_MINUTE_MAX: u32 = 120;
 
 /// Sessions of one answer to a look-up.
 pub const LOOKUP_SESSIONS_MAX: usize = 1000;

@@ -495,7 +495,7 @@ pub const FAMILIES: &[Family] = &[
     record_counter(
         "sluice_record_tags_left_out_total",
         |records| records.tags_left_out as f64,
-        "Answers of plugins whose words for the audit were not written: their tenant had too many in that minute.",
+        "Answers of plugins whose words for the audit were not written: too many a minute, or too much unwritten.",
     ),
     family(
         "sluice_record_admissions_total",

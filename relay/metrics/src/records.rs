@@ -13,7 +13,8 @@ pub struct Records {
     pub addresses_lost: u64,
     /// Refusals that were not written down, since their tenant had too many.
     pub denials_left_out: u64,
-    /// Answers of plugins whose words for the audit were not written down: their tenant had too many in that minute.
+    /// Answers of plugins whose words for the audit were not written down: their tenant had too many in that minute, or
+    /// too much waited for the disk.
     pub tags_left_out: u64,
     /// Admissions by what came of their record.
     pub admissions: Admissions,

@@ -23,18 +23,21 @@ pub use crate::tenant::{Tenant, TenantTable};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use sluice_base::Mono;
-use sluice_base::event::RelayEvent;
-use sluice_base::limits::{ADMISSION_WAIT_DEFAULT, STORE_QUEUE_MAX, STORE_REQUESTS_MAX, STORE_STOP_TIMEOUT};
+use sluice_base::event::{RelayEvent, Tagged};
+use sluice_base::limits::{
+    ADMISSION_WAIT_DEFAULT, STORE_QUEUE_MAX, STORE_REQUESTS_MAX, STORE_STOP_TIMEOUT, TAGS_PER_MINUTE_MAX,
+};
 
 use crate::spool::{self, Spool, SpoolHandle, SpoolOptions};
 use crate::store::{Ban, Folder, FolderError, Retention, Store, StoreError, Trouble};
 use crate::vault::{HoldKeys, Platform, Vault, VaultError, VaultOptions};
+use group::Budget;
 use message::Answer;
 use stats::{Shared, add, set};
 use thread::Keeper;
@@ -140,6 +143,7 @@ pub fn start(options: PlaneOptions, platform: Arc<dyn Platform>) -> Result<Plane
         vault: vault.clone(),
         platform: platform.clone(),
         lines: lines.clone(),
+        tags: Arc::default(),
         queues: queues.clone(),
     };
     let held: Vec<_> = store.hold_names().map_err(StoreError::from)?.into_iter().map(|(id, _)| id).collect();
@@ -196,6 +200,8 @@ pub struct Handle {
     vault: Arc<Vault>,
     platform: Arc<dyn Platform>,
     lines: Option<SpoolHandle>,
+    /// Spent before the queue, in which admissions wait too.
+    tags: Arc<Mutex<Budget>>,
     // A queue whose receivers are gone keeps what is in it for as long as there are senders.
     queues: Queues,
 }
@@ -243,12 +249,26 @@ impl Handle {
         if matches!(event, RelayEvent::StreamEnded(_)) && self.lines.is_none() {
             return true;
         }
+        if let RelayEvent::Tagged(tagged) = &event
+            && self.is_beyond(tagged)
+        {
+            add(&self.shared.cells.tags_beyond, 1);
+            return false;
+        }
         let is_taken = !self.shared.is_dead() && self.records.try_send(Record::Event(event)).is_ok();
         if !is_taken {
             add(&self.shared.cells.events_lost, 1);
         }
         self.empty_if_dead();
         is_taken
+    }
+
+    /// Whether a plugin's words are more than are written down of its tenant in this minute: of one that is gone, none.
+    fn is_beyond(&self, tagged: &Tagged) -> bool {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(tenant) = names.get(tagged.tenant) else { return true };
+        let mut tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        !tags.take(&tenant.name, self.platform.moment(), TAGS_PER_MINUTE_MAX)
     }
 
     /// Has an admission written. `answer` is called once, from another thread: with true when the record is synced,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluice_base::event::{Began, Denied, Ended, RelayEvent, Tagged};
 use sluice_base::limits::{
-    DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_LINGER, TAGS_PER_MINUTE_MAX,
+    DENIALS_PER_MINUTE_MAX, STORE_BACKLOG_MAX, STORE_BACKLOG_TAGS_MAX, STORE_GROUP_MAX, STORE_LINGER,
 };
 use sluice_base::{Mono, SessionId};
 use sluice_privacy::Moment;
@@ -75,7 +75,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// Whether one more may be. The minutes are those of the boot clock, which nobody sets.
-    fn take(&mut self, tenant: &Arc<str>, now: Moment, most: u32) -> bool {
+    pub(super) fn take(&mut self, tenant: &Arc<str>, now: Moment, most: u32) -> bool {
         let minute = now.boot.nanos() / 60_000_000_000;
         if minute != self.minute {
             self.minute = minute;
@@ -112,7 +112,7 @@ impl Keeper {
         let Some(tenant) = self.tenant(tenant) else {
             return add(&self.shared.cells.events_lost, 1);
         };
-        if matches!(event, RelayEvent::Tagged(_)) && !self.tags.take(&tenant.name, now, TAGS_PER_MINUTE_MAX) {
+        if matches!(event, RelayEvent::Tagged(_)) && self.kept() >= STORE_BACKLOG_TAGS_MAX {
             return add(&self.shared.cells.tags_beyond, 1);
         }
         let mut id = [0; 16];
@@ -165,7 +165,12 @@ impl Keeper {
 
     /// Whether no more is kept in memory.
     fn is_full(&self) -> bool {
-        self.group.len() + self.backlog.len() >= STORE_BACKLOG_MAX
+        self.kept() >= STORE_BACKLOG_MAX
+    }
+
+    /// Records in memory that are not written.
+    fn kept(&self) -> usize {
+        self.group.len() + self.backlog.len()
     }
 
     /// Commits what has come. What cannot be written is answered with no, or kept for another try. Whoever waits does

@@ -39,7 +39,8 @@ stats! {
     addresses_lost,
     /// Refusals that were not written down, since their tenant had too many in that minute.
     denials_beyond,
-    /// Words of plugins that were not written down, since their tenant had too many in that minute.
+    /// Answers of plugins whose words were not written down, since their tenant had too many in that minute or too much
+    /// waited for the disk.
     tags_beyond,
     /// Admissions whose record was written in time.
     admissions_written,

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use sluice_base::event::{EndReason, Ended, RelayEvent, Tagged};
-use sluice_base::limits::{STORE_BACKLOG_MAX, STORE_GROUP_MAX, STORE_SWEEP_ROWS_MAX, TAGS_PER_MINUTE_MAX};
+use sluice_base::limits::{
+    STORE_BACKLOG_MAX, STORE_BACKLOG_TAGS_MAX, STORE_GROUP_MAX, STORE_SWEEP_ROWS_MAX, TAGS_PER_MINUTE_MAX,
+};
 use sluice_base::message::Traffic;
 use sluice_base::{Pii, SessionId, TenantId, TransportAddress};
 
 use super::message::Answer;
 use super::stats::Shared;
 use super::thread::Keeper;
-use super::{Admission, PlaneOptions, Queues, Record, Request, TenantTable, Waiting};
+use super::{Admission, Handle, PlaneOptions, Queues, Record, Request, TenantTable, Waiting};
 use crate::audit::verify;
 use crate::store::{Store, Trouble};
 use crate::testing::{Folder, Machine};
@@ -41,6 +43,24 @@ impl Bench {
         let mut keeper = Keeper::new(store, shared.clone(), names, machine.clone(), &options, (queues, keys));
         keeper.chores();
         Bench { machine, shared, keeper, folder }
+    }
+
+    /// What others hold of a plane of this tenant, and the end of its queue.
+    fn handle(&self) -> (Handle, crossbeam::channel::Receiver<Record>) {
+        let (records, record_queue) = bounded(STORE_BACKLOG_MAX);
+        let (requests, request_queue) = bounded(1);
+        let handle = Handle {
+            records,
+            requests,
+            shared: self.shared.clone(),
+            names: Arc::new(RwLock::new(Arc::new(TenantTable::of(&["clinic"])))),
+            vault: self.keeper.store.vault_handle(),
+            platform: self.machine.clone(),
+            lines: None,
+            tags: Arc::default(),
+            queues: Queues { records: record_queue.clone(), requests: request_queue },
+        };
+        (handle, record_queue)
     }
 
     fn admit(&mut self, n: u8) -> bool {
@@ -101,26 +121,43 @@ impl Bench {
     }
 }
 
-#[test]
-fn words_of_a_plugin_are_in_the_audit_and_their_flood_is_counted() {
-    let mut bench = Bench::new();
-    let moment = bench.machine.moment();
-    let tagged = Tagged {
+fn tagged(unix_seconds: u64) -> RelayEvent {
+    RelayEvent::Tagged(Tagged {
         session: SessionId([7; 16]),
         tenant: TenantId(0),
-        unix_seconds: moment.unix_seconds,
+        unix_seconds,
         plugin: "consent".into(),
         hook: "allocate",
         allowed: true,
         tags: vec!["ward7".to_owned(), "night".to_owned()],
-    };
-    for _ in 0..TAGS_PER_MINUTE_MAX + 3 {
-        bench.keeper.take(Record::Event(RelayEvent::Tagged(tagged.clone())), moment);
-    }
+    })
+}
+
+#[test]
+fn words_of_a_plugin_are_in_the_audit_and_their_flood_is_counted_before_the_queue() {
+    let mut bench = Bench::new();
+    let (handle, records) = bench.handle();
+    let moment = bench.machine.moment();
+    let taken = (0..TAGS_PER_MINUTE_MAX + 3).filter(|_| handle.event(tagged(moment.unix_seconds))).count();
+    assert_eq!((taken as u32, records.len() as u32), (TAGS_PER_MINUTE_MAX, TAGS_PER_MINUTE_MAX));
+    records.try_iter().for_each(|record| bench.keeper.take(record, moment));
     bench.keeper.commit();
     let written = bench.count("SELECT COUNT(*) FROM audit WHERE kind = 'tagged'");
-    assert_eq!((written, bench.shared.stats().tags_beyond), (i64::from(TAGS_PER_MINUTE_MAX), 3));
+    let stats = bench.shared.stats();
+    assert_eq!((written, stats.tags_beyond, stats.events_lost), (i64::from(TAGS_PER_MINUTE_MAX), 3, 0));
     assert!(bench.is_audit_whole());
+}
+
+#[test]
+fn words_of_a_plugin_leave_the_backlog_to_sessions() {
+    let mut bench = Bench::new();
+    let moment = bench.machine.moment();
+    for _ in 0..STORE_BACKLOG_TAGS_MAX + 3 {
+        bench.keeper.take(Record::Event(tagged(moment.unix_seconds)), moment);
+    }
+    bench.end(1);
+    let stats = bench.shared.stats();
+    assert_eq!((bench.keeper.group.len(), stats.tags_beyond, stats.events_lost), (STORE_BACKLOG_TAGS_MAX + 1, 3, 0));
 }
 
 fn client() -> TransportAddress {

@@ -40,7 +40,6 @@ pub(super) struct Keeper {
     /// Since when the oldest of the group waits.
     pub(super) since: Option<Instant>,
     pub(super) denials: Budget,
-    pub(super) tags: Budget,
     /// Not before then is a disk tried again that took nothing.
     pub(super) retry_at: Mono,
     /// Bytes that must not stay in the journal have been deleted.
@@ -110,7 +109,6 @@ impl Keeper {
             backlog: VecDeque::new(),
             since: None,
             denials: Budget::default(),
-            tags: Budget::default(),
             retry_at: Mono::default(),
             must_truncate: true,
             hold_keys,
