@@ -62,11 +62,69 @@ pub(crate) fn tags_of_peer(verdict: &types::Verdict) -> &[String] {
     }
 }
 
-/// All of them once, in their order. What is no short word, or an address, or one too many, is a failure.
-pub(crate) fn tags<'t>(all: impl IntoIterator<Item = &'t String>) -> Result<Vec<String>, Failure> {
+/// What a question told of persons. A word for the audit, which is kept for years, must not say it again.
+pub(crate) struct Told<'q> {
+    subject: Option<&'q str>,
+    endpoints: Vec<&'q types::Endpoint>,
+}
+
+impl<'q> Told<'q> {
+    /// Of a question on this client and these peers.
+    pub(crate) fn of(subject: Option<&'q String>, client: &'q types::Endpoint, peers: &'q [types::Endpoint]) -> Self {
+        let endpoints = std::iter::once(client).chain(peers).collect();
+        Told { subject: subject.map(String::as_str), endpoints }
+    }
+
+    /// Where what was told is not at hand.
+    fn nothing() -> Self {
+        Told { subject: None, endpoints: Vec::new() }
+    }
+
+    /// Whether a word has in it what was told. An address could stand in any word, in whatever spelling.
+    fn is_in(&self, tag: &str) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.address.is_some() || has_place(tag, &endpoint.geo))
+            || self.tokens().any(|token| has_token(tag, token))
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.subject.into_iter().chain(self.endpoints.iter().filter_map(|endpoint| endpoint.pseudonym.as_deref()))
+    }
+}
+
+/// Whether a word is long and hexadecimal enough for a token of any question, or an address of IPv6.
+fn is_token(tag: &str) -> bool {
+    const TOKEN_DIGITS: usize = 32;
+    tag.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run.len() >= TOKEN_DIGITS)
+}
+
+/// Whether a part of a token stands in a word that is long enough to know the token by.
+fn has_token(tag: &str, token: &str) -> bool {
+    const PART_BYTES: usize = 8;
+    let tag = tag.to_ascii_lowercase();
+    token.as_bytes().windows(PART_BYTES).any(|part| tag.as_bytes().windows(PART_BYTES).any(|of_tag| of_tag == part))
+}
+
+/// Whether a place or a network is a part of a word. A country in capitals alone: "in" and "no" are words.
+fn has_place(tag: &str, geo: &types::Geo) -> bool {
+    let parts = || tag.split(|c: char| !c.is_ascii_alphanumeric());
+    let has_country = geo.country.as_deref().is_some_and(|country| parts().any(|part| part == country));
+    let has_network = geo
+        .asn
+        .map(|asn| asn.to_string())
+        .is_some_and(|asn| parts().any(|part| part.trim_start_matches(|c: char| c.is_ascii_alphabetic()) == asn));
+    let has_subdivision = geo.subdivision.as_deref().is_some_and(|subdivision| {
+        let parts = parts().collect::<Vec<_>>().join("-");
+        format!("-{parts}-").to_ascii_lowercase().contains(&format!("-{subdivision}-").to_ascii_lowercase())
+    });
+    has_country || has_network || has_subdivision
+}
+
+/// All of them once, in their order. What is no short word, or an address, or says what was told of somebody, or is
+/// one too many, is a failure.
+pub(crate) fn tags<'t>(all: impl IntoIterator<Item = &'t String>, told: &Told<'_>) -> Result<Vec<String>, Failure> {
     let mut tags: Vec<String> = Vec::new();
     for tag in all {
-        let tag = scrub::label(tag).ok_or(Failure::Answer)?;
+        let tag = scrub::label(tag).filter(|tag| !is_token(tag) && !told.is_in(tag)).ok_or(Failure::Answer)?;
         if tags.iter().all(|known| known != tag) {
             if tags.len() == PLUGIN_TAGS_MAX {
                 return Err(Failure::Answer);
@@ -98,7 +156,7 @@ pub(crate) fn check(hook: &str, peers: usize, answer: &Value) -> Result<(), Fail
         |verdict: &Value| [list(&granted(verdict), "audit-tags"), list(&verdict["deny"], "audit-tags")].concat();
     let words = verdicts.iter().flat_map(words).map(|word| word.as_str().map(str::to_owned));
     let words: Vec<String> = words.collect::<Option<_>>().ok_or(Failure::Answer)?;
-    tags(&words)?;
+    tags(&words, &Told::nothing())?;
     verdicts.iter().try_for_each(|verdict| duties(&list(&granted(verdict), "obligations")))
 }
 
@@ -207,17 +265,75 @@ mod tests {
         assert_eq!(verdict([allow(1, 1), Opinion::Abstain]), Verdict::Deny(Denial::Forbidden));
     }
 
+    const TOKEN: &str = "00112233445566778899aabbccddeeff";
+
+    fn endpoint() -> types::Endpoint {
+        types::Endpoint {
+            address: None,
+            port: None,
+            transport: types::Transport::Udp,
+            address_class: types::AddressClass::Public,
+            translated: false,
+            geo: types::Geo { country: None, subdivision: None, asn: None, database_age: None },
+            pseudonym: None,
+            attributes: Vec::new(),
+        }
+    }
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn words_for_the_audit_do_not_say_who_somebody_is() {
+        let (subject, bare, peer) = (TOKEN.to_owned(), endpoint(), endpoint());
+        let peer = [types::Endpoint { pseudonym: Some(TOKEN.to_owned()), ..peer }];
+        for told in [Told::of(Some(&subject), &bare, &[]), Told::of(None, &bare, &peer)] {
+            for bad in [TOKEN, "who:00112233445566778899AABBCCDDEEFF", "of-44556677", "bbccddee.7"] {
+                assert_eq!(tags(&words(&["a", bad]), &told), Err(Failure::Answer), "{bad}");
+            }
+            assert!(tags(&words(&["ward-0011223", "night"]), &told).is_ok());
+        }
+    }
+
+    #[test]
+    fn words_for_the_audit_do_not_say_where_somebody_is() {
+        let (country, subdivision) = (Some("IN".to_owned()), Some("IN-KA".to_owned()));
+        let geo = types::Geo { country, subdivision, asn: Some(64500), database_age: Some(1) };
+        let (client, bare) = (types::Endpoint { geo, ..endpoint() }, endpoint());
+        let peers = std::slice::from_ref(&client);
+        for told in [Told::of(None, &client, &[]), Told::of(None, &bare, peers)] {
+            for bad in ["IN", "country:IN", "IN-KA", "from.in-ka", "in_ka", "64500", "AS64500", "net-as64500"] {
+                assert_eq!(tags(&words(&[bad]), &told), Err(Failure::Answer), "{bad}");
+            }
+            let good = ["in-hours", "INSIDE", "in-kale", "ward-645001", "DE"];
+            assert_eq!(tags(&words(&good), &told), Ok(words(&good)));
+        }
+    }
+
+    #[test]
+    fn whoever_is_told_an_address_has_no_words_for_the_audit() {
+        let address = Some(types::IpAddress::Ipv4((192, 0, 2, 7)));
+        let (bare, told) = (endpoint(), types::Endpoint { address, ..endpoint() });
+        for bad in ["c0000207", "3221225991", "night"] {
+            assert_eq!(tags(&words(&[bad]), &Told::of(None, &told, &[])), Err(Failure::Answer), "{bad}");
+            assert!(tags(&words(&[bad]), &Told::of(None, &bare, &[])).is_ok(), "{bad}");
+        }
+        assert_eq!(tags(&[], &Told::of(None, &told, &[])), Ok(Vec::new()));
+    }
+
     #[test]
     fn words_for_the_audit_are_few_and_short_and_no_addresses() {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let of = |all: &[&str]| tags(&words(all));
+        let bare = endpoint();
+        let nothing = Told::of(None, &bare, &[]);
+        let of = |all: &[&str]| tags(&words(all), &nothing);
         assert_eq!(of(&["b", "a", "b"]), Ok(words(&["b", "a"])));
-        for bad in ["192.0.2.7", "two words", ""] {
+        for bad in ["192.0.2.7", "two words", "", TOKEN] {
             assert_eq!(of(&["a", bad]), Err(Failure::Answer), "{bad}");
         }
         let many: Vec<String> = (0..=PLUGIN_TAGS_MAX).map(|i| format!("t{i}")).collect();
-        assert_eq!(tags(&many), Err(Failure::Answer));
-        assert_eq!(tags(&many[1..]).map(|tags| tags.len()), Ok(PLUGIN_TAGS_MAX));
+        assert_eq!(tags(&many, &nothing), Err(Failure::Answer));
+        assert_eq!(tags(&many[1..], &nothing).map(|tags| tags.len()), Ok(PLUGIN_TAGS_MAX));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sluice_base::policy::{Denial, Question, Verdict};
 use crate::bindings::exports::sluice::policy::admission::AllocationVerdict;
 use crate::bindings::sluice::policy::types;
 use crate::capture::{self, Capture};
-use crate::compose::{self, Opinion};
+use crate::compose::{self, Opinion, Told};
 use crate::facts::{Names, Node, Standing, Teller};
 use crate::failure::Failure;
 use crate::fence::{Fences, Known};
@@ -86,16 +86,16 @@ struct Said {
 }
 
 impl Said {
-    fn of_allocation(verdict: &AllocationVerdict) -> Result<Self, Failure> {
-        let tags = compose::tags(compose::tags_of_allocation(verdict))?;
+    fn of_allocation(verdict: &AllocationVerdict, told: &Told) -> Result<Self, Failure> {
+        let tags = compose::tags(compose::tags_of_allocation(verdict), told)?;
         Ok(Said { opinions: vec![Opinion::of_allocation(verdict)?], tags })
     }
 
-    fn of_peers(verdicts: &[types::Verdict], peers: usize) -> Result<Self, Failure> {
+    fn of_peers(verdicts: &[types::Verdict], peers: usize, told: &Told) -> Result<Self, Failure> {
         if verdicts.len() != peers {
             return Err(Failure::Answer);
         }
-        let tags = compose::tags(verdicts.iter().flat_map(compose::tags_of_peer))?;
+        let tags = compose::tags(verdicts.iter().flat_map(compose::tags_of_peer), told)?;
         let opinions = verdicts.iter().map(Opinion::of_peer).collect::<Result<_, _>>()?;
         Ok(Said { opinions, tags })
     }
@@ -306,7 +306,8 @@ impl Bound {
                     let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
                     hook.call_allocate(&mut *store, &context, &request)
                 });
-                let said = answer.and_then(|(verdict, _)| Ok((Said::of_allocation(&verdict)?, verdict)));
+                let told = Told::of(request.subject.as_ref(), &request.client, &[]);
+                let said = answer.and_then(|(verdict, _)| Ok((Said::of_allocation(&verdict, &told)?, verdict)));
                 if let Some(kept) = tenancy.capture() {
                     let answer = said.as_ref().map(|(_, verdict)| verdict).map_err(|failure| *failure);
                     capture::keep(kept, &plugin.stats, || {
@@ -321,7 +322,9 @@ impl Bound {
                     let hook = guest.indices.admission.as_ref().ok_or_else(no_hook)?.load(&mut *store, instance)?;
                     hook.call_permit_peers(&mut *store, &context, &allocation, &peers)
                 });
-                let said = answer.and_then(|(verdicts, _)| Ok((Said::of_peers(&verdicts, peers.len())?, verdicts)));
+                let told = Told::of(allocation.subject.as_ref(), &allocation.client, &peers);
+                let said =
+                    answer.and_then(|(verdicts, _)| Ok((Said::of_peers(&verdicts, peers.len(), &told)?, verdicts)));
                 if let Some(kept) = tenancy.capture() {
                     let answer = said.as_ref().map(|(_, verdicts)| &verdicts[..]).map_err(|failure| *failure);
                     capture::keep(kept, &plugin.stats, || {

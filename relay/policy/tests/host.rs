@@ -157,6 +157,21 @@ fn curious() -> Guest {
 }
 
 #[test]
+fn words_for_the_audit_of_a_plugin_that_is_told_addresses_are_a_failure() {
+    let host = host(EngineChoice::Auto);
+    let tag = r#"(data (i32.const 2080) "\50\0d\00\00\01\00\00\00") (data (i32.const 3408) "\80\0d\00\00\05\00\00\00")
+        (data (i32.const 3456) "ward7")"#;
+    let guest = Guest { more: format!("{}{tag}", curious().more), ..curious() };
+    let guest = Guest { allocate: ALLOW.to_owned(), ..guest };
+    for (grants, verdict) in [(&[][..], allowed(60)), (&[PolicyGrant::RawAddresses][..], LATER)] {
+        let plugin = load_with(&host, "p", guest.bytes(), "{}", grants).unwrap();
+        bind(&host, &[(plugin.clone(), Mode::Enforce)]);
+        assert_eq!(ask(&host, question(Hook::Allocate, 0)), verdict);
+        assert_eq!(failures(&plugin, Failure::Answer), u64::from(verdict == LATER));
+    }
+}
+
+#[test]
 fn a_capture_holds_what_was_asked_without_addresses_and_names_of_sessions_and_can_be_asked_again() {
     let (host, kept) = (host(EngineChoice::Auto), Arc::new(Kept::default()));
     let plugin = load_with(&host, "p", curious().bytes(), "{}", &[PolicyGrant::RawAddresses]).unwrap();
