@@ -34,7 +34,7 @@ pub(super) fn forgotten(stage: &Stage) -> Result<(), String> {
     put(stage, "{ known = \"refuse\" }")?;
     let said = by_file(stage, &["--json"])?.ok("plugin erase")?;
     let erased: Value = serde_json::from_str(&said).map_err(|e| format!("{e} in {said}"))?;
-    let expected = json!({"plugin": "other", "entries": 0, "deleted": 1, "kept": [], "failure": null});
+    let expected = json!({"plugin": "other", "entries": 0, "left": 0, "deleted": 1, "kept": [], "failure": null});
     if erased["plugins"] != json!([expected]) {
         return Err(format!("it was to be {expected}, and is {erased}"));
     }
