@@ -1051,6 +1051,17 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_packets_is_none_for_a_disk() {
+        let able = IoUring::new(4).unwrap().params().is_feature_no_iowait();
+        let flags = |disable: &[String]| {
+            let options = RingOptions { sockets_max: 4, slots: 64, wait_budget: Duration::ZERO };
+            RingBuilder::new(&options, &probe(disable).unwrap()).unwrap().enable().unwrap().ring.enter_flags
+        };
+        assert_eq!(flags(&[]) & setup::ENTER_NO_IOWAIT != 0, able);
+        assert_eq!(flags(&["no_iowait".to_owned()]) & setup::ENTER_NO_IOWAIT, 0);
+    }
+
+    #[test]
     fn a_ring_that_is_never_enabled_leaves_nothing_behind() {
         let features = probe(&[]).unwrap();
         let made = RingBuilder::new(&RingOptions { sockets_max: 4, slots: 64, wait_budget: Duration::ZERO }, &features)

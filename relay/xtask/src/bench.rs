@@ -59,6 +59,9 @@ pub(crate) struct BenchArgs {
     /// A folder with `sluice`, `sluice-loadgen` and `sluice-bench-webrtc-rs`, instead of building them.
     #[arg(long, value_name = "FOLDER")]
     binaries: Option<PathBuf>,
+    /// A folder with the `sluice` that `again` is to be: another build, beside this one in the same rounds.
+    #[arg(long, value_name = "FOLDER")]
+    again: Option<PathBuf>,
 }
 
 /// Runs the benchmark and prints its result.
@@ -88,8 +91,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         rtp: args.rtp,
         seconds: args.seconds.unwrap_or(if args.quick { 0.6 } else { 2.0 }),
     };
+    let of = |kind| args.again.as_deref().filter(|_| kind == Kind::Again).unwrap_or(&folder);
     let mut servers: Vec<Contender> =
-        kinds.iter().map(|&kind| Contender::start(kind, &folder, args.server_cpu)).collect::<Result<_, _>>()?;
+        kinds.iter().map(|&kind| Contender::start(kind, of(kind), args.server_cpu)).collect::<Result<_, _>>()?;
     let mut all = Vec::new();
     for (number, &row) in rows.iter().enumerate() {
         progress(&format!("row {} of {}: {row}", number + 1, rows.len()));

@@ -217,8 +217,16 @@ pub(crate) const GROUPS: &[&str] = &[
 const AS_UNIT: &str = "as-unit";
 
 /// What `io.disable` takes, each of which has to be lived without.
-const IO_FEATURES: &[&str] =
-    &["op_send_addr", "defer_taskrun", "direct_descriptors", "registered_ring", "no_sqarray", "udp_gro", "udp_segment"];
+const IO_FEATURES: &[&str] = &[
+    "op_send_addr",
+    "defer_taskrun",
+    "direct_descriptors",
+    "registered_ring",
+    "no_sqarray",
+    "no_iowait",
+    "udp_gro",
+    "udp_segment",
+];
 
 /// Runs the groups; inside of the namespace.
 pub(crate) fn run(report: &Report, groups: &[String], reference: bool) -> Result<(), String> {

@@ -25,6 +25,7 @@ use crate::waker::Bell;
 
 pub(super) const ENTER_GETEVENTS: u32 = 1;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
+pub(super) const ENTER_NO_IOWAIT: u32 = 1 << 7;
 
 // Numbers of linux/io_uring.h that the crate keeps to itself.
 const REGISTER_FILES_UPDATE: u8 = 6;
@@ -55,6 +56,11 @@ pub const FEATURES: &[(&str, &str)] = &[
     ("direct_descriptors", "a registered table of files; without it plain descriptors"),
     ("registered_ring", "the ring's own descriptor registered (Linux 5.18); without it a plain one"),
     ("no_sqarray", "IORING_SETUP_NO_SQARRAY (Linux 6.6); without it one indirection per submission"),
+    (
+        "no_iowait",
+        "IORING_ENTER_NO_IOWAIT (Linux 6.15); without it a worker that waits for packets counts as one that waits for \
+         a disk (iowait, /proc/pressure/io)",
+    ),
     ("udp_gro", "UDP_GRO: a burst is received as one datagram; without it packet by packet"),
     ("udp_segment", "UDP_SEGMENT: a burst leaves by one send; without it packet by packet"),
     (
@@ -76,6 +82,8 @@ pub struct Features {
     pub(super) registered_ring: bool,
     /// Submissions without an index array.
     pub(super) no_sqarray: bool,
+    /// A wait for packets is not one for a disk.
+    pub(super) no_iowait: bool,
     /// Bursts are received as such.
     pub(super) udp_gro: bool,
     /// Bursts are sent as such.
@@ -117,6 +125,7 @@ impl Features {
             "defer_taskrun" => self.defer_taskrun,
             "direct_descriptors" => self.direct_descriptors,
             "registered_ring" => self.registered_ring,
+            "no_iowait" => self.no_iowait,
             "udp_gro" => self.udp_gro,
             "udp_segment" => self.udp_segment,
             "connected_sockets" => self.connected_sockets,
@@ -151,12 +160,14 @@ pub fn probe(disable: &[String]) -> Result<Features, DriverError> {
         direct_descriptors: on("direct_descriptors"),
         registered_ring: on("registered_ring"),
         no_sqarray: on("no_sqarray"),
+        no_iowait: on("no_iowait"),
         udp_gro: on("udp_gro"),
         udp_segment: on("udp_segment"),
         connected_sockets: on("connected_sockets"),
         disabled,
     };
     let mut ring = first_ring(&mut features)?;
+    features.no_iowait &= ring.params().is_feature_no_iowait();
     let buffers = Buffers::new(PROBE_GROUP, 16, TARGET_MIN).map_err(|error| memory_error(&error))?;
     register_buffers(&ring, &buffers)?;
     let seen = exchange(&mut ring, buffers);
@@ -322,7 +333,8 @@ impl RingBuilder {
         let long = arena.long_slots().max(1);
         let grouped = Group::new(&uring, BURST_GROUP, long, BURST_TARGET_MIN, BURST_CONTROL_BYTES, long)?;
         let places = uring.params().sq_entries() as usize;
-        let handle = Handle { enter_fd: uring.as_raw_fd(), enter_flags: 0, uring };
+        let enter_flags = if features.no_iowait { ENTER_NO_IOWAIT } else { 0 };
+        let handle = Handle { enter_fd: uring.as_raw_fd(), enter_flags, uring };
         let state = State {
             features: features.clone(),
             arena,
@@ -447,13 +459,13 @@ fn register_descriptor(ring: &mut Handle) {
     let mut update = RingDescriptor { offset: u32::MAX, reserved: 0, data: fd as u64 };
     if register_one(fd, REGISTER_RING_FDS, &mut update) == 1 {
         ring.enter_fd = update.offset as i32;
-        ring.enter_flags = ENTER_REGISTERED_RING;
+        ring.enter_flags |= ENTER_REGISTERED_RING;
     }
 }
 
 /// A registered descriptor would keep the ring alive as long as its thread.
 pub(super) fn unregister_descriptor(ring: &Handle) {
-    if ring.enter_flags == ENTER_REGISTERED_RING {
+    if ring.enter_flags & ENTER_REGISTERED_RING != 0 {
         let mut update = RingDescriptor { offset: ring.enter_fd as u32, reserved: 0, data: 0 };
         register_one(ring.uring.as_raw_fd(), UNREGISTER_RING_FDS, &mut update);
     }
