@@ -91,12 +91,6 @@ impl<'q> Told<'q> {
     }
 }
 
-/// Whether a word is long and hexadecimal enough for a token of any question, or an address of IPv6.
-fn is_token(tag: &str) -> bool {
-    const TOKEN_DIGITS: usize = 32;
-    tag.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run.len() >= TOKEN_DIGITS)
-}
-
 /// Whether a part of a token stands in a word that is long enough to know the token by.
 fn has_token(tag: &str, token: &str) -> bool {
     const PART_BYTES: usize = 8;
@@ -124,7 +118,7 @@ fn has_place(tag: &str, geo: &types::Geo) -> bool {
 pub(crate) fn tags<'t>(all: impl IntoIterator<Item = &'t String>, told: &Told<'_>) -> Result<Vec<String>, Failure> {
     let mut tags: Vec<String> = Vec::new();
     for tag in all {
-        let tag = scrub::label(tag).filter(|tag| !is_token(tag) && !told.is_in(tag)).ok_or(Failure::Answer)?;
+        let tag = scrub::label(tag).filter(|tag| !told.is_in(tag)).ok_or(Failure::Answer)?;
         if tags.iter().all(|known| known != tag) {
             if tags.len() == PLUGIN_TAGS_MAX {
                 return Err(Failure::Answer);

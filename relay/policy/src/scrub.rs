@@ -1,4 +1,4 @@
-//! What a plugin's own words may not carry out: addresses, control characters, length.
+//! What a plugin's own words may not carry out: addresses, tokens of persons, control characters, length.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,7 +28,14 @@ pub(crate) fn line(text: &str) -> String {
 pub(crate) fn label(text: &str) -> Option<&str> {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'/');
     let is_label = !text.is_empty() && text.len() <= PLUGIN_WORD_BYTES_MAX && text.bytes().all(is_word);
-    (is_label && !has_address(text)).then_some(text)
+    (is_label && !has_address(text) && !has_token(text)).then_some(text)
+}
+
+/// Whether a word is long and hexadecimal enough for a token of any question, or an address of IPv6: a counter by
+/// person would outlive what is kept of that person.
+fn has_token(word: &str) -> bool {
+    const TOKEN_DIGITS: usize = 32;
+    word.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run.len() >= TOKEN_DIGITS)
 }
 
 /// Whether a word is an address, or has one in it: in brackets, with a port, a prefix, or after a sign of equality.
@@ -68,9 +75,11 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_a_short_word_and_no_address() {
+    fn a_label_is_a_short_word_and_no_address_and_no_token() {
         assert_eq!(label("DE-BY"), Some("DE-BY"));
-        for no in ["", "192.0.2.7", "::1", "two words", "\u{fc}", &"a".repeat(65)] {
+        assert_eq!(label(&"0f".repeat(15)), Some(&*"0f".repeat(15)));
+        let token = "0123456789abcdef0123456789ABCDEF";
+        for no in ["", token, &format!("u-{token}"), "192.0.2.7", "::1", "two words", "\u{fc}", &"a".repeat(65)] {
             assert_eq!(label(no), None, "{no}");
         }
     }
