@@ -4,6 +4,7 @@
 //! Each server has one core, the load generator another. Absolute times drift with the machine, so every round runs
 //! all servers one after the other and the ratios are taken within a round.
 
+mod awake;
 mod contender;
 mod measure;
 mod plan;
@@ -13,6 +14,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use crate::{plugins, shell};
+use awake::Awake;
 use contender::{Contender, Kind};
 use measure::Series;
 use plan::Row;
@@ -46,6 +48,9 @@ pub(crate) struct BenchArgs {
     /// Hold the figures against what is demanded of them, and fail where they miss it.
     #[arg(long)]
     check: bool,
+    /// Keep the servers' core from sleeping, so that what is measured is not how soon a host gives it back. Needs root.
+    #[arg(long)]
+    awake: bool,
     /// The servers' core.
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
@@ -91,6 +96,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         rtp: args.rtp,
         seconds: args.seconds.unwrap_or(if args.quick { 0.6 } else { 2.0 }),
     };
+    let _awake = args.awake.then(|| Awake::keep(args.server_cpu)).transpose()?;
     let of = |kind| args.again.as_deref().filter(|_| kind == Kind::Again).unwrap_or(&folder);
     let mut servers: Vec<Contender> =
         kinds.iter().map(|&kind| Contender::start(kind, of(kind), args.server_cpu)).collect::<Result<_, _>>()?;

@@ -130,6 +130,11 @@ impl Contender {
         self.server.pid()
     }
 
+    /// Lets it run, or stand still: what it has left to do would be done at the expense of the one that is measured.
+    pub(super) fn run(&self, runs: bool) -> Result<(), String> {
+        self.server.signal(if runs { "CONT" } else { "STOP" })
+    }
+
     /// Ends it in order.
     pub(super) fn stop(self) -> Result<(), String> {
         match self.kind {

@@ -125,14 +125,17 @@ fn idle_ticks() -> u64 {
     total.split_ascii_whitespace().skip(4).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
-/// Every server once; another one begins in each round, so that none always comes after the same.
+/// Every server once, while the others stand still; another one begins in each round, so that none always comes after
+/// the same.
 fn round(settings: &Settings, row: Row, servers: &[Contender], attempt: u32) -> Result<Vec<Sample>, String> {
     let count = servers.len();
     let mut samples: Vec<Option<Sample>> = vec![None; count];
     for turn in 0..count {
         let at = (turn + attempt as usize) % count;
+        servers.iter().enumerate().try_for_each(|(other, server)| server.run(other == at))?;
         samples[at] = Some(sample(settings, row, &servers[at], attempt)?);
     }
+    servers.iter().try_for_each(|server| server.run(true))?;
     Ok(samples.into_iter().flatten().collect())
 }
 
