@@ -48,7 +48,7 @@ pub(crate) struct BenchArgs {
     /// Hold the figures against what is demanded of them, and fail where they miss it.
     #[arg(long)]
     check: bool,
-    /// Keep the servers' core from sleeping, so that what is measured is not how soon a host gives it back. Needs root.
+    /// Keep the cores from sleeping, so that what is measured is not how soon a host gives it back. Needs root.
     #[arg(long)]
     awake: bool,
     /// The servers' core.
@@ -79,6 +79,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         return Err("--server-cpu and --load-cpu: the server and its load need a core each".to_owned());
     }
     let kinds = if args.server.is_empty() { Kind::DEFAULT.to_vec() } else { args.server.clone() };
+    if args.again.is_some() && !kinds.contains(&Kind::Again) {
+        return Err("--again: it takes part only where it is named: add --server again".to_owned());
+    }
     let folder = binaries(args, &kinds)?;
     if kinds.contains(&Kind::Policies) {
         plugins::all()?;
@@ -96,7 +99,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         rtp: args.rtp,
         seconds: args.seconds.unwrap_or(if args.quick { 0.6 } else { 2.0 }),
     };
-    let _awake = args.awake.then(|| Awake::keep(args.server_cpu)).transpose()?;
+    let _awake = args.awake.then(Awake::keep).transpose()?;
     let of = |kind| args.again.as_deref().filter(|_| kind == Kind::Again).unwrap_or(&folder);
     let mut servers: Vec<Contender> =
         kinds.iter().map(|&kind| Contender::start(kind, of(kind), args.server_cpu)).collect::<Result<_, _>>()?;

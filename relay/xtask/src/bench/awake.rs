@@ -1,38 +1,36 @@
-//! A core that does not sleep while it is measured.
+//! Cores that do not sleep while a server is measured.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Write as _;
 
-/// What Linux takes for "no latency at all" (power management quality of service): the idle loop polls.
-const NO_LATENCY: &str = "n/a";
+/// Whoever holds this open says how many microseconds a core may take to wake (Linux, Documentation/power/
+/// pm_qos_interface.rst); at zero the idle loop polls.
+const QUALITY: &str = "/dev/cpu_dma_latency";
+const DRIVER: &str = "/sys/devices/system/cpu/cpuidle/current_driver";
 
-/// Keeps a core from sleeping while it lives, then puts back what was.
+/// Keeps all cores from sleeping while it lives; the kernel takes it back when this process ends, however it ends.
 ///
 /// A virtual core that sleeps is given away by its host, and has to be given back before its server sees the packet
 /// that woke it. That is part of every latency here, whoever serves, and changes by the minute.
 #[derive(Debug)]
-pub(super) struct Awake {
-    path: PathBuf,
-    before: String,
-}
+pub(super) struct Awake(#[expect(dead_code, reason = "it is open as long as this lives")] File);
 
 impl Awake {
     /// From now on.
-    pub(super) fn keep(core: usize) -> Result<Self, String> {
-        let path = PathBuf::from(format!("/sys/devices/system/cpu/cpu{core}/power/pm_qos_resume_latency_us"));
-        let error = |error| {
-            let path = path.display();
-            format!("--awake: {path}: {error}; this needs root and a kernel with CPU idle states")
-        };
-        let before = fs::read_to_string(&path).map_err(error)?;
-        fs::write(&path, NO_LATENCY).map_err(error)?;
-        Ok(Self { path, before })
-    }
-}
-
-impl Drop for Awake {
-    fn drop(&mut self) {
-        // Where it cannot be put back there is nobody left to tell.
-        let _ = fs::write(&self.path, self.before.trim());
+    pub(super) fn keep() -> Result<Self, String> {
+        let driver = fs::read_to_string(DRIVER).unwrap_or_default();
+        if matches!(driver.trim(), "" | "none") {
+            return Err(
+                "--awake: this machine has no driver for idle cores, so that nothing keeps one awake: leave it \
+                        out, or boot with idle=poll"
+                    .to_owned(),
+            );
+        }
+        let mut file = File::options()
+            .write(true)
+            .open(QUALITY)
+            .map_err(|error| format!("--awake: {QUALITY}: {error}; it takes root"))?;
+        file.write_all(&0_i32.to_ne_bytes()).map_err(|error| format!("--awake: {QUALITY}: {error}"))?;
+        Ok(Self(file))
     }
 }

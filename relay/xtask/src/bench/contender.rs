@@ -55,7 +55,8 @@ pub(super) enum Kind {
     /// sluice on io_uring with four plugins bound to its tenant, one of which is asked about every allocation. Only
     /// where it is named.
     Policies,
-    /// A second sluice on io_uring: what a run against itself shows. Only where it is named.
+    /// A second sluice on io_uring: what a run against itself shows, or against another build (--again). Only where
+    /// it is named.
     Again,
 }
 
@@ -132,7 +133,8 @@ impl Contender {
 
     /// Lets it run, or stand still: what it has left to do would be done at the expense of the one that is measured.
     pub(super) fn run(&self, runs: bool) -> Result<(), String> {
-        self.server.signal(if runs { "CONT" } else { "STOP" })
+        let signal = if runs { "CONT" } else { "STOP" };
+        self.server.signal(signal).map_err(|error| format!("{}: {error}", self.kind.name()))
     }
 
     /// Ends it in order.

@@ -28,6 +28,9 @@ const FLAT_OUT_BURST: u32 = 4;
 const QUIET_LOOK: Duration = Duration::from_millis(100);
 const QUIET_LOOKS_MAX: u32 = 200;
 
+/// How long a server runs by itself after it stood still: coturn closes what has ended 0.85 s later.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// USER_HZ is 100 on every architecture that this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -103,8 +106,8 @@ pub(super) fn row(settings: &Settings, row: Row, servers: &[Contender]) -> Resul
     Ok(series)
 }
 
-/// Waits until other processes leave the machine alone, for as long as that may take to be worth it. The servers are
-/// idle meanwhile.
+/// Waits until other processes leave the machine alone, for as long as that may take to be worth it. The servers
+/// have nothing to relay meanwhile.
 fn await_quiet(others_max: f64) {
     for _ in 0..QUIET_LOOKS_MAX {
         let before = idle_ticks();
@@ -133,6 +136,9 @@ fn round(settings: &Settings, row: Row, servers: &[Contender], attempt: u32) -> 
     for turn in 0..count {
         let at = (turn + attempt as usize) % count;
         servers.iter().enumerate().try_for_each(|(other, server)| server.run(other == at))?;
+        if count > 1 {
+            std::thread::sleep(SETTLE);
+        }
         samples[at] = Some(sample(settings, row, &servers[at], attempt)?);
     }
     servers.iter().try_for_each(|server| server.run(true))?;
