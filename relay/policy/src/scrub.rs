@@ -28,12 +28,12 @@ pub(crate) fn line(text: &str) -> String {
 pub(crate) fn label(text: &str) -> Option<&str> {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'/');
     let is_label = !text.is_empty() && text.len() <= PLUGIN_WORD_BYTES_MAX && text.bytes().all(is_word);
-    (is_label && !has_address(text) && !has_token(text)).then_some(text)
+    (is_label && !has_address(text) && !looks_like_token(text)).then_some(text)
 }
 
 /// Whether a word is long and hexadecimal enough for a token of any question, or an address of IPv6: a counter by
 /// person would outlive what is kept of that person.
-fn has_token(word: &str) -> bool {
+fn looks_like_token(word: &str) -> bool {
     const TOKEN_DIGITS: usize = 32;
     word.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run.len() >= TOKEN_DIGITS)
 }

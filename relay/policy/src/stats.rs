@@ -238,6 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn no_persons_token_becomes_a_series() {
+        let stats = PluginStats::default();
+        stats.declare(&[declared()]);
+        let token = "0123456789abcdef".repeat(4);
+        add(&stats, &token);
+        add(&stats, &format!("caller:{}", &token[..32]));
+        let series = stats.series();
+        assert_eq!((series.len(), &series[0].values[..], series[0].value), (1, &["other".to_owned()][..], 2));
+    }
+
+    #[test]
     fn all_series_of_a_plugin_together_are_bounded() {
         let stats = PluginStats::default();
         stats.declare(&[declared()]);
