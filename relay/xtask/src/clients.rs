@@ -602,7 +602,7 @@ mod tests {
     fn every_feature_of_the_ring_is_done_without_once() {
         let text = std::fs::read_to_string(shell::root().join("relay/net/src/ring/setup.rs")).unwrap();
         let table = text.split_once("pub const FEATURES").and_then(|(_, rest)| rest.split_once("];")).unwrap().0;
-        // What a name's line begins with in a long entry too, whose parenthesis is a line of its own.
+        // A long entry has its parenthesis on the line before.
         let names: Vec<&str> = table
             .lines()
             .filter_map(|line| line.trim().trim_start_matches('(').strip_prefix('"')?.split_once("\",").map(|it| it.0))
