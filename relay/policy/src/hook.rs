@@ -47,7 +47,7 @@ impl Hook {
 impl Hook {
     /// Whether this host carries out what is decided there. What it has no occasion for (a recording) is
     /// never asked; a second look at records is a promise that would not be kept.
-    pub(crate) const fn is_kept(self) -> bool {
+    pub const fn is_kept(self) -> bool {
         !matches!(self, Hook::LogFilter)
     }
 

@@ -485,8 +485,13 @@ fn granted(grant: &PluginGrant) -> Grant {
     }
 }
 
-fn told_hook(hook: &Hook) -> String {
-    if hook.is_asked() { hook.name().to_owned() } else { format!("{hook} (which nothing here asks for)") }
+/// A hook by name, and what will not come of it.
+pub(crate) fn told_hook(hook: &Hook) -> String {
+    match (hook.is_kept(), hook.is_asked()) {
+        (true, true) => hook.name().to_owned(),
+        (true, false) => format!("{hook} (which nothing here asks for)"),
+        (false, _) => format!("{hook} (which this version does not carry out)"),
+    }
 }
 
 fn sets(config: &Config) -> Sets {

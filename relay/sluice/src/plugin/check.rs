@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 use sluice_admin::{Method, api};
 use sluice_config::Config;
-use sluice_policy::{Case, EngineChoice, Grant, Host, Plugin, Sets, Source};
+use sluice_policy::{Case, EngineChoice, Grant, Hook, Host, Plugin, Sets, Source};
 
 use crate::ask::AskArgs;
 use crate::banner;
 use crate::cli::Failure;
-use crate::policies::{cases_beside, host_options, read};
+use crate::policies::{cases_beside, host_options, read, told_hook};
 
 /// Characters of an answer that are shown to a person.
 const ANSWER_CHARS: usize = 200;
@@ -94,6 +94,12 @@ struct Checked {
     /// What it was built against.
     interface: String,
     hooks: Vec<&'static str>,
+    /// Those of them that this relay has no occasion to ask.
+    not_asked: Vec<&'static str>,
+    /// Those of them that this version does not carry out: a tenant that names this plugin is refused.
+    not_carried_out: Vec<&'static str>,
+    #[serde(skip)]
+    told_hooks: Vec<String>,
     /// Functions of the host that it may call.
     calls: Vec<String>,
     facts: Vec<String>,
@@ -107,13 +113,17 @@ struct Checked {
 
 impl Checked {
     fn of(host: &Host, plugin: &Plugin) -> Self {
+        let hooks = |which: fn(&Hook) -> bool| plugin.hooks().iter().filter(|h| which(h)).map(|h| h.name()).collect();
         Checked {
             name: plugin.name().to_owned(),
             version: plugin.version().to_owned(),
             digest: plugin.digest().to_owned(),
             bytes: plugin.size(),
             interface: plugin.interface(),
-            hooks: plugin.hooks().iter().map(|hook| hook.name()).collect(),
+            hooks: hooks(|_| true),
+            not_asked: hooks(|hook| hook.is_kept() && !hook.is_asked()),
+            not_carried_out: hooks(|hook| !hook.is_kept()),
+            told_hooks: plugin.hooks().iter().map(told_hook).collect(),
             calls: plugin.calls().to_vec(),
             facts: plugin.facts().names(),
             grants: plugin.grants().iter().map(|grant| grant.name()).collect(),
@@ -126,12 +136,18 @@ impl Checked {
     fn text(&self) -> String {
         let list = |items: &[&str]| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         let owned = |items: &[String]| list(&items.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut text = format!("{} {}: it loads\n", self.name, self.version);
+        let binds = match &self.not_carried_out[..] {
+            [] => String::new(),
+            hooks => {
+                format!(", but no tenant can be bound to it: this version does not carry out {}", hooks.join(", "))
+            }
+        };
+        let mut text = format!("{} {}: it loads{binds}\n", self.name, self.version);
         let mut line = |name: &str, value: &str| text += &format!("  {name:<10} {value}\n");
         line("digest", &self.digest);
         line("size", &format!("{} bytes", self.bytes));
         line("built for", &self.interface);
-        line("hooks", &list(&self.hooks));
+        line("hooks", &owned(&self.told_hooks));
         line("calls", &owned(&self.calls));
         line("is told", &owned(&self.facts));
         line("needs", &granted(&self.grants, "to be granted: without it a relay does not load it"));
@@ -304,5 +320,33 @@ mod tests {
         let faults = vec!["plugin logs has no plan for the records of clinic".to_owned()];
         let text = list_text(&api::Plugins { engine: "pulley".to_owned(), plugins: vec![plugin], faults });
         assert!(text.ends_with("\nfault: plugin logs has no plan for the records of clinic\n"), "{text}");
+    }
+    #[test]
+    fn a_component_that_no_tenant_can_be_bound_to_is_said_to_be_one() {
+        let of = |hooks: &[Hook]| Checked {
+            name: "late".to_owned(),
+            version: "1.0.0".to_owned(),
+            digest: "sha256:00".to_owned(),
+            bytes: 1,
+            interface: "sluice:policy@0.0.1".to_owned(),
+            hooks: hooks.iter().map(|hook| hook.name()).collect(),
+            not_asked: Vec::new(),
+            not_carried_out: hooks.iter().filter(|hook| !hook.is_kept()).map(|hook| hook.name()).collect(),
+            told_hooks: hooks.iter().map(told_hook).collect(),
+            calls: Vec::new(),
+            facts: Vec::new(),
+            grants: Vec::new(),
+            optional_grants: Vec::new(),
+            counters: Vec::new(),
+            engine: "pulley",
+        };
+        let text = of(&[Hook::Allocate, Hook::LogFilter]).text();
+        let first =
+            "late 1.0.0: it loads, but no tenant can be bound to it: this version does not carry out log-filter\n";
+        assert!(text.starts_with(first), "{text}");
+        assert!(text.contains(" allocate, log-filter (which this version does not carry out)\n"), "{text}");
+        let text = of(&[Hook::Allocate, Hook::Recording]).text();
+        assert!(text.starts_with("late 1.0.0: it loads\n"), "{text}");
+        assert!(text.contains(" allocate, recording (which nothing here asks for)\n"), "{text}");
     }
 }
