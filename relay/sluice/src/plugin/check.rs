@@ -93,13 +93,8 @@ struct Checked {
     bytes: usize,
     /// What it was built against.
     interface: String,
-    hooks: Vec<&'static str>,
-    /// Those of them that this relay has no occasion to ask.
-    not_asked: Vec<&'static str>,
-    /// Those of them that this version does not carry out: a tenant that names this plugin is refused.
-    not_carried_out: Vec<&'static str>,
-    #[serde(skip)]
-    told_hooks: Vec<String>,
+    #[serde(flatten)]
+    hooks: Hooks,
     /// Functions of the host that it may call.
     calls: Vec<String>,
     facts: Vec<String>,
@@ -111,19 +106,40 @@ struct Checked {
     engine: &'static str,
 }
 
+/// What it decides.
+#[derive(Serialize)]
+struct Hooks {
+    hooks: Vec<&'static str>,
+    /// Those of them that nothing in this version asks.
+    not_asked: Vec<&'static str>,
+    /// Those of the last that a promise hangs on: a tenant that names this plugin is refused.
+    not_carried_out: Vec<&'static str>,
+    #[serde(skip)]
+    told: Vec<String>,
+}
+
+impl Hooks {
+    fn of(hooks: &[Hook]) -> Self {
+        let names =
+            |which: fn(&Hook) -> bool| hooks.iter().filter(|hook| which(hook)).map(|hook| hook.name()).collect();
+        Self {
+            hooks: names(|_| true),
+            not_asked: names(|hook| !hook.is_asked()),
+            not_carried_out: names(|hook| !hook.is_kept()),
+            told: hooks.iter().map(told_hook).collect(),
+        }
+    }
+}
+
 impl Checked {
     fn of(host: &Host, plugin: &Plugin) -> Self {
-        let hooks = |which: fn(&Hook) -> bool| plugin.hooks().iter().filter(|h| which(h)).map(|h| h.name()).collect();
         Checked {
             name: plugin.name().to_owned(),
             version: plugin.version().to_owned(),
             digest: plugin.digest().to_owned(),
             bytes: plugin.size(),
             interface: plugin.interface(),
-            hooks: hooks(|_| true),
-            not_asked: hooks(|hook| hook.is_kept() && !hook.is_asked()),
-            not_carried_out: hooks(|hook| !hook.is_kept()),
-            told_hooks: plugin.hooks().iter().map(told_hook).collect(),
+            hooks: Hooks::of(plugin.hooks()),
             calls: plugin.calls().to_vec(),
             facts: plugin.facts().names(),
             grants: plugin.grants().iter().map(|grant| grant.name()).collect(),
@@ -136,7 +152,7 @@ impl Checked {
     fn text(&self) -> String {
         let list = |items: &[&str]| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         let owned = |items: &[String]| list(&items.iter().map(String::as_str).collect::<Vec<_>>());
-        let binds = match &self.not_carried_out[..] {
+        let binds = match &self.hooks.not_carried_out[..] {
             [] => String::new(),
             hooks => {
                 format!(", but no tenant can be bound to it: this version does not carry out {}", hooks.join(", "))
@@ -147,7 +163,7 @@ impl Checked {
         line("digest", &self.digest);
         line("size", &format!("{} bytes", self.bytes));
         line("built for", &self.interface);
-        line("hooks", &owned(&self.told_hooks));
+        line("hooks", &owned(&self.hooks.told));
         line("calls", &owned(&self.calls));
         line("is told", &owned(&self.facts));
         line("needs", &granted(&self.grants, "to be granted: without it a relay does not load it"));
@@ -321,6 +337,7 @@ mod tests {
         let text = list_text(&api::Plugins { engine: "pulley".to_owned(), plugins: vec![plugin], faults });
         assert!(text.ends_with("\nfault: plugin logs has no plan for the records of clinic\n"), "{text}");
     }
+
     #[test]
     fn a_component_that_no_tenant_can_be_bound_to_is_said_to_be_one() {
         let of = |hooks: &[Hook]| Checked {
@@ -329,10 +346,7 @@ mod tests {
             digest: "sha256:00".to_owned(),
             bytes: 1,
             interface: "sluice:policy@0.0.1".to_owned(),
-            hooks: hooks.iter().map(|hook| hook.name()).collect(),
-            not_asked: Vec::new(),
-            not_carried_out: hooks.iter().filter(|hook| !hook.is_kept()).map(|hook| hook.name()).collect(),
-            told_hooks: hooks.iter().map(told_hook).collect(),
+            hooks: Hooks::of(hooks),
             calls: Vec::new(),
             facts: Vec::new(),
             grants: Vec::new(),
@@ -340,11 +354,16 @@ mod tests {
             counters: Vec::new(),
             engine: "pulley",
         };
-        let text = of(&[Hook::Allocate, Hook::LogFilter]).text();
+        let late = of(&[Hook::Allocate, Hook::LogFilter]);
+        let text = late.text();
         let first =
             "late 1.0.0: it loads, but no tenant can be bound to it: this version does not carry out log-filter\n";
         assert!(text.starts_with(first), "{text}");
         assert!(text.contains(" allocate, log-filter (which this version does not carry out)\n"), "{text}");
+        let json = serde_json::to_value(&late).unwrap();
+        assert_eq!(json["hooks"], serde_json::json!(["allocate", "log-filter"]));
+        assert_eq!(json["not_asked"], serde_json::json!(["log-filter"]));
+        assert_eq!(json["not_carried_out"], serde_json::json!(["log-filter"]));
         let text = of(&[Hook::Allocate, Hook::Recording]).text();
         assert!(text.starts_with("late 1.0.0: it loads\n"), "{text}");
         assert!(text.contains(" allocate, recording (which nothing here asks for)\n"), "{text}");
