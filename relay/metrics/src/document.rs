@@ -66,9 +66,9 @@ const REASONS: &str = "
   TURN machine's.
 - A worker that is near its limit: `sluice_worker_busy_ratio > 0.9`, or over any stretch
   `rate(sluice_worker_busy_seconds_total[5m])`.
-- What the kernel says of a core whose worker waits: from Linux 6.5 to 6.14 a wait on io_uring counts as one for a disk,
-  so that its `iowait` stands near 100 % when it is idle, `/proc/pressure/io` rises, and neither means anything. From
-  6.15 on sluice asks not to be counted so.
+- What the kernel says of a core whose worker waits: from Linux 6.5 (and stable kernels since 6.1.39) to 6.14 a wait on
+  io_uring counts as one for a disk, so that its `iowait` stands near 100 % when it is idle, `/proc/pressure/io` rises,
+  and neither means anything. From 6.15 on sluice asks not to be counted so.
 - Refused allocations: `sum(rate(sluice_turn_requests_total{method=\"allocate\",code!~\"200|401|438\"}[5m])) by (code)`. 401 and
   438 are a part of every healthy session.
 - Media lost on the way to the relay, per tenant and side:
