@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 
 /// Whoever holds this open says how many microseconds a core may take to wake (Linux, Documentation/power/
-/// pm_qos_interface.rst); at zero the idle loop polls.
+/// pm_qos_interface.rst); at zero the idle loop polls, where it can (x86).
 const QUALITY: &str = "/dev/cpu_dma_latency";
 const DRIVER: &str = "/sys/devices/system/cpu/cpuidle/current_driver";
 
@@ -22,7 +22,7 @@ impl Awake {
         if matches!(driver.trim(), "" | "none") {
             return Err(
                 "--awake: this machine has no driver for idle cores, so that nothing keeps one awake: leave it \
-                        out, or boot with idle=poll"
+                        out (cores that were booted with idle=poll do not sleep)"
                     .to_owned(),
             );
         }

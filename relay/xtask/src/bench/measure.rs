@@ -28,9 +28,6 @@ const FLAT_OUT_BURST: u32 = 4;
 const QUIET_LOOK: Duration = Duration::from_millis(100);
 const QUIET_LOOKS_MAX: u32 = 200;
 
-/// How long a server runs by itself after it stood still: coturn closes what has ended 0.85 s later.
-const SETTLE: Duration = Duration::from_secs(2);
-
 /// USER_HZ is 100 on every architecture that this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -47,6 +44,8 @@ pub(super) struct Settings {
     pub(super) others_max: f64,
     /// Measured seconds of each server in each round; see [`plan::longer`].
     pub(super) seconds: f64,
+    /// How long a server runs by itself after it stood still.
+    pub(super) settle: Duration,
     /// Payloads look like RTP.
     pub(super) rtp: bool,
 }
@@ -137,7 +136,7 @@ fn round(settings: &Settings, row: Row, servers: &[Contender], attempt: u32) -> 
         let at = (turn + attempt as usize) % count;
         servers.iter().enumerate().try_for_each(|(other, server)| server.run(other == at))?;
         if count > 1 {
-            std::thread::sleep(SETTLE);
+            std::thread::sleep(settings.settle);
         }
         samples[at] = Some(sample(settings, row, &servers[at], attempt)?);
     }

@@ -97,7 +97,7 @@ pub(super) fn matrix() -> Vec<Row> {
 /// What a minute allows.
 pub(super) fn quick() -> Vec<Row> {
     let packets = |direction, rate| Row { direction, size: 172, rate };
-    vec![packets(Direction::Up, 20_000), packets(Direction::Up, 0), packets(Direction::C2c, 20_000), ALLOCATE]
+    vec![packets(Direction::Up, 20_000), packets(Direction::Up, 0), ALLOCATE]
 }
 
 /// So many times as long as a row at 20,000 packets per second takes one that has fewer: its percentiles are those of
