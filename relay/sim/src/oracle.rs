@@ -615,7 +615,12 @@ impl Oracle {
         {
             let alike = *before == outgoing.bytes;
             self.coverage.answers_repeated += 1;
-            return if alike || request.lost { Ok(()) } else { Err("a retransmission is answered otherwise".into()) };
+            match (alike, request.lost) {
+                (true, _) => return Ok(()),
+                (false, false) => return Err("a retransmission is answered otherwise".into()),
+                // It is remembered since an answer that was lost, so that this one may be new, and has effects.
+                (false, true) => {}
+            }
         }
         let Some(mut request) = self.requests.remove(&key) else {
             return Ok(());
